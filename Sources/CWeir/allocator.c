@@ -1,0 +1,18 @@
+#include "CWeir.h"
+
+#include <string.h>
+
+// Weak: null unless jemalloc is linked or preloaded, which is how the question "who serves malloc?" is asked of
+// the running process instead of being assumed from the build.
+extern int mallctl(const char *name, void *old_value, size_t *old_length, void *new_value, size_t new_length)
+    __attribute__((weak));
+
+int cweir_jemalloc_version(char *version, size_t capacity) {
+  if (!mallctl || capacity == 0) return 0;
+  const char *text = NULL;
+  size_t length = sizeof text;
+  if (mallctl("version", &text, &length, NULL, 0) != 0 || !text) return 0;
+  strncpy(version, text, capacity - 1);
+  version[capacity - 1] = 0;
+  return 1;
+}
