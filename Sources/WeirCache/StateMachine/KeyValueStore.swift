@@ -30,7 +30,7 @@ public final class KeyValueStore: Sendable {
 
   /// The value of `key`, or nil.
   public func get(_ key: [UInt8]) -> [UInt8]? {
-    read(key.span.bytes) { value in
+    unsafe read(key.span.bytes) { value in
       guard let value else { return nil }
       return unsafe value.withUnsafeBytes { unsafe [UInt8]($0) }
     }

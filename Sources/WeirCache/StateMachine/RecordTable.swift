@@ -14,7 +14,9 @@
 ///
 /// Sendable although it holds pointers: what they point to is reached through this one value only, which cannot be
 /// copied and lies under the shard's lock.
+@safe
 struct RecordTable: ~Copyable, @unchecked Sendable {
+  @safe
   private struct Slot {
     var hash: UInt64
     var record: UnsafeMutableRawPointer?
@@ -24,7 +26,7 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
 
   private var slots: UnsafeMutablePointer<Slot>
   private var slotCount: Int
-  private var preserved: [UnsafeMutableRawPointer] = []
+  private var preserved: [UnsafeMutableRawPointer] = unsafe []
   /// The capture under way, or 0.
   private var activeEpoch: UInt32 = 0
   /// The capture that new records belong behind; equals the last one begun.
@@ -49,7 +51,7 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
 
   deinit {
     for position in 0..<slotCount { unsafe slots[position].record?.deallocate() }
-    for record in unsafe preserved { unsafe record.deallocate() }
+    for position in unsafe preserved.indices { unsafe preserved[position].deallocate() }
     unsafe slots.deallocate()
   }
 

@@ -51,7 +51,7 @@ public final class StateRestore {
   /// Takes the next bytes.
   public func append(_ chunk: [UInt8]) throws(StateRestoreError) {
     let buffer = pending + chunk
-    let bytes = buffer.span.bytes
+    let bytes = unsafe buffer.span.bytes
     var offset = 0
     while true {
       guard offset + 8 <= bytes.byteCount else { break }
