@@ -118,7 +118,8 @@ extension RawNode {
 
   private mutating func handleLowerTerm(_ message: Message) {
     switch message.type {
-    case .heartbeat, .append where configuration.checkQuorum || configuration.preVote:
+    case .heartbeat where configuration.checkQuorum || configuration.preVote,
+      .append where configuration.checkQuorum || configuration.preVote:
       // A node that was cut off came back with a higher term than the leader's. With stickiness nobody listens to its
       // campaigns, so the leader must hear of its term otherwise and step down, once, to let it in again.
       send(Message(type: .appendResponse, to: message.from))
