@@ -101,7 +101,7 @@ extension RawNode {
 
   private func takesUnmatched(_ message: Message) -> Bool {
     hasPlantedBugs && plantedBugs.contains(.appendWithoutPreviousTerm) && message.logTerm == 0
-      && message.index <= log.lastIndex
+      && message.index <= log.lastIndex && message.entries.isEmpty
   }
 
   private mutating func rejectAppend(_ message: Message) {
@@ -125,7 +125,8 @@ extension RawNode {
     if hasPlantedBugs && plantedBugs.contains(.heartbeatCommitBeyondMatch) { commit = min(commit, log.lastIndex) }
     guard commit <= log.lastIndex else {
       throw .malformedMessage(
-        "tocommit(\(commit)) is out of range [lastIndex(\(log.lastIndex))]. Was the raft log corrupted, truncated, or lost?")
+        "tocommit(\(commit)) is out of range [lastIndex(\(log.lastIndex))]. Was the raft log corrupted, truncated, or lost?"
+      )
     }
     log.commit(to: commit)
     var answer = Message(type: .heartbeatResponse, to: message.from)

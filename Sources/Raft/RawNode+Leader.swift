@@ -49,7 +49,7 @@ extension RawNode {
   mutating func proposeOwn(_ batch: EntryBatch) throws(RaftError) {
     guard !batch.isEmpty else { throw .proposalDropped(.invalidPayload) }
     if let reason = refusalOfProposals() { throw .proposalDropped(reason) }
-    let refused = checkConfigurationChanges(in: batch)
+    let refused = try checkConfigurationChanges(in: batch)
     guard appendOwn(batch, replacing: refused) else { throw .proposalDropped(.uncommittedLimit) }
     broadcastAppend()
   }

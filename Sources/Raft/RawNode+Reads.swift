@@ -99,7 +99,8 @@ extension RawNode {
   mutating func handleReadIndex(context: UInt64, from requester: NodeID) {
     let isOwnCommitMissing = !hasCommittedInTerm && !tracker.isSingleton
     if hasPlantedBugs {
-      if plantedBugs.contains(.readWithoutQuorum) || (plantedBugs.contains(.readBeforeOwnCommit) && isOwnCommitMissing) {
+      if plantedBugs.contains(.readWithoutQuorum) || (plantedBugs.contains(.readBeforeOwnCommit) && isOwnCommitMissing)
+      {
         return answerRead(context: context, to: requester, index: log.committed)
       }
     }

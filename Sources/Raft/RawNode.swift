@@ -71,16 +71,8 @@ public struct RawNode: ~Copyable {
     configurationState: ConfigurationState = .init(), applied: LogIndex = 0, availableSnapshot: Snapshot? = nil,
     logger: (any RaftLogger)? = nil
   ) throws(RaftError) {
-    try configuration.validate()
-    let (anchor, last) = (log.anchorIndex, log.lastIndex)
-    if !hardState.isEmpty, hardState.commit < anchor || hardState.commit > last {
-      throw .inconsistentStorage(
-        "\(configuration.id.hex) state.commit \(hardState.commit) is out of range [\(anchor), \(last)]")
-    }
-    let committed = hardState.isEmpty ? anchor : hardState.commit
-    if applied > 0, applied < anchor || applied > committed {
-      throw .inconsistentStorage("applied(\(applied)) is out of range [prevApplied(\(anchor)), committed(\(committed))]")
-    }
+    let members = try Self.check(
+      configuration, hardState, configurationState, applied: applied, anchor: log.anchorIndex, last: log.lastIndex)
     self.configuration = configuration
     self.logger = logger
     random = SplitMix64(seed: configuration.randomSeed ^ (configuration.id &* 0x9E37_79B9_7F4A_7C15))
@@ -88,7 +80,8 @@ public struct RawNode: ~Copyable {
     self.log = RaftLog(
       buffer: log, availableSnapshot: availableSnapshot,
       maximumApplyingBytes: limit > 0 ? limit : max(configuration.maximumMessageBytes, 1), logger: logger)
-    try restoreMembership(configurationState)
+    lease.isRestartPromiseDue = configuration.refuseVotesWithinLease && configuration.refuseVotesAfterStart
+    switchConfiguration(to: members)
     if !hardState.isEmpty {
       self.log.commit(to: hardState.commit)
       term = hardState.term
@@ -100,6 +93,24 @@ public struct RawNode: ~Copyable {
     previousSoftState = softState
     previousHardState = self.hardState
     trace(.initState)
+  }
+
+  /// Checks what was stored, and makes the members of it.
+  private static func check(
+    _ configuration: RaftConfiguration, _ hardState: HardState, _ members: ConfigurationState, applied: LogIndex,
+    anchor: LogIndex, last: LogIndex
+  ) throws(RaftError) -> ProgressTracker {
+    try configuration.validate()
+    if !hardState.isEmpty, hardState.commit < anchor || hardState.commit > last {
+      throw .inconsistentStorage(
+        "\(configuration.id.hex) state.commit \(hardState.commit) is out of range [\(anchor), \(last)]")
+    }
+    let committed = hardState.isEmpty ? anchor : hardState.commit
+    if applied > 0, applied < anchor || applied > committed {
+      throw .inconsistentStorage(
+        "applied(\(applied)) is out of range [prevApplied(\(anchor)), committed(\(committed))]")
+    }
+    return try trackerRestored(from: members, lastIndex: last, configuration: configuration)
   }
 
   private func logCreation() {
