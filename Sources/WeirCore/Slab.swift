@@ -1,0 +1,36 @@
+/// A fixed block of memory that is shared by reference: a log segment, or a connection's receive buffer.
+///
+/// Bytes that have been handed out by reference (as an `EntryBatch`) are never written again while anybody holds them:
+/// the log only appends behind them, and a receive buffer is reused only once it is uniquely referenced again.
+/// That is why the class may cross threads: whoever holds bytes of it only reads them.
+@safe
+public final class Slab: @unchecked Sendable {
+  /// Size in bytes.
+  public let capacity: Int
+
+  @usableFromInline
+  let storage: UnsafeMutableRawBufferPointer
+
+  /// A zeroed block of `capacity` bytes, aligned to 64.
+  public init(capacity: Int) {
+    precondition(capacity > 0, "a slab has at least one byte")
+    self.capacity = capacity
+    unsafe storage = .allocate(byteCount: capacity, alignment: 64)
+    unsafe storage.initializeMemory(as: UInt8.self, repeating: 0)
+  }
+
+  deinit { unsafe storage.deallocate() }
+
+  /// The whole block. The caller keeps the slab alive and keeps to the rule of the type: no write behind anybody's back.
+  @unsafe
+  @inlinable
+  public var bytes: UnsafeMutableRawBufferPointer { unsafe storage }
+
+  /// The bytes in `range`, for reading.
+  @unsafe
+  @inlinable
+  public func bytes(in range: Range<Int>) -> UnsafeRawBufferPointer {
+    precondition(range.lowerBound >= 0 && range.upperBound <= capacity, "range outside of the slab")
+    return unsafe UnsafeRawBufferPointer(rebasing: storage[range])
+  }
+}
