@@ -1,0 +1,283 @@
+/// One shard's keys and values: an open-addressing table of pointers to records.
+///
+/// A set of an existing key costs one probe (two cache misses), a comparison and a copy; a new key adds one
+/// allocation. A pointer table was chosen over Swift's Dictionary because the latter allocates an array per value and
+/// hashes through a witness; both lie on the path of every committed entry.
+///
+/// Snapshots are captured record by record while the table goes on changing. Each record carries the number of the last
+/// snapshot that need not take it: capture number `s` takes records whose number is below `s`, once, and marks them.
+/// While a capture runs, a record that was not taken yet is never overwritten: the write makes a new record, numbered
+/// `s`, and keeps the old one in `preserved`, where the capture finds it. So the capture sees exactly the state at the
+/// moment it began, and each write pays one allocation more, not a copy of the shard.
+///
+/// Record, in one allocation: content hash (8), key bytes (4), value bytes (4), capacity (4), epoch (4), key, value.
+///
+/// Sendable although it holds pointers: what they point to is reached through this one value only, which cannot be
+/// copied and lies under the shard's lock.
+@safe
+struct RecordTable: ~Copyable, @unchecked Sendable {
+  @safe
+  private struct Slot {
+    var hash: UInt64
+    var record: UnsafeMutableRawPointer?
+  }
+
+  private static let recordHeaderBytes = 24
+
+  private var slots: UnsafeMutablePointer<Slot>
+  private var slotCount: Int
+  private var preserved: [UnsafeMutableRawPointer] = unsafe []
+  /// The capture under way, or 0.
+  private var activeEpoch: UInt32 = 0
+  /// The capture that new records belong behind; equals the last one begun.
+  private var latestEpoch: UInt32 = 0
+  private var captureCursor = 0
+
+  private(set) var count = 0
+  /// Size of keys and values, in bytes.
+  private(set) var liveBytes = 0
+  /// Size of all allocations, in bytes.
+  private(set) var memoryBytes = 0
+  /// Sum over all records of the seedless hash of key and value: equal tables have equal sums in any order.
+  private(set) var contentHash: UInt64 = 0
+
+  init(minimumSlots: Int = 16) {
+    slotCount = 16
+    while slotCount < minimumSlots { slotCount *= 2 }
+    unsafe slots = .allocate(capacity: slotCount)
+    unsafe slots.initialize(repeating: Slot(hash: 0, record: nil), count: slotCount)
+    memoryBytes = slotCount * MemoryLayout<Slot>.stride
+  }
+
+  deinit {
+    for position in 0..<slotCount { unsafe slots[position].record?.deallocate() }
+    for position in unsafe preserved.indices { unsafe preserved[position].deallocate() }
+    unsafe slots.deallocate()
+  }
+
+  // MARK: Reading
+
+  /// Calls `body` with the value of `key`, or nil.
+  func read<Result>(key: RawSpan, hash: UInt64, _ body: (RawSpan?) -> Result) -> Result {
+    guard let record = unsafe slots[find(key, hash)].record else { return body(nil) }
+    let value = unsafe UnsafeRawBufferPointer(
+      start: record + Self.recordHeaderBytes + keyBytes(of: record), count: valueBytes(of: record))
+    return unsafe body(RawSpan(_unsafeBytes: value))
+  }
+
+  // MARK: Writing
+
+  /// Sets `key` to `value`. Returns whether it existed.
+  mutating func set(key: RawSpan, value: RawSpan, hash: UInt64) -> Bool {
+    let content = Self.contentHash(key: key, value: value)
+    let position = find(key, hash)
+    if let record = unsafe slots[position].record {
+      unsafe forget(record)
+      if unsafe mayOverwrite(record, keyBytes: key.byteCount, valueBytes: value.byteCount) {
+        unsafe write(record, key: nil, value: value, keyBytes: key.byteCount, content: content)
+      } else {
+        unsafe slots[position].record = allocate(key: key, value: value, content: content)
+        unsafe retire(record)
+      }
+      remember(keyBytes: key.byteCount, valueBytes: value.byteCount, content: content)
+      return true
+    }
+    unsafe slots[position] = Slot(hash: hash, record: allocate(key: key, value: value, content: content))
+    remember(keyBytes: key.byteCount, valueBytes: value.byteCount, content: content)
+    count += 1
+    if count * 4 > slotCount * 3 { grow() }
+    return false
+  }
+
+  /// Removes `key`. Returns whether it existed.
+  mutating func remove(key: RawSpan, hash: UInt64) -> Bool {
+    var hole = find(key, hash)
+    guard let record = unsafe slots[hole].record else { return false }
+    unsafe forget(record)
+    unsafe retire(record)
+    count -= 1
+    // Close the gap: a probe for a later record must not stop at it.
+    var position = hole
+    while true {
+      position = (position + 1) & (slotCount - 1)
+      let slot = unsafe slots[position]
+      guard unsafe slot.record != nil else { break }
+      let home = Int(truncatingIfNeeded: slot.hash) & (slotCount - 1)
+      if ((position - home) & (slotCount - 1)) >= ((position - hole) & (slotCount - 1)) {
+        unsafe slots[hole] = slot
+        hole = position
+      }
+    }
+    unsafe slots[hole] = Slot(hash: 0, record: nil)
+    if activeEpoch != 0 { captureCursor = 0 }  // records moved: walk again, those taken are marked
+    return true
+  }
+
+  // MARK: Capturing
+
+  /// Begins capture number `epoch`, higher than any before. Only one runs at a time.
+  mutating func beginCapture(epoch: UInt32) {
+    precondition(activeEpoch == 0 && epoch > latestEpoch, "captures run one at a time, in order")
+    activeEpoch = epoch
+    latestEpoch = epoch
+    captureCursor = 0
+  }
+
+  /// Appends records to `output` until it holds `maximumBytes` or more, looking at `maximumSlots` slots at most, so
+  /// that the shard is locked for a bounded time. Returns whether the shard is done, which also ends its capture.
+  mutating func capture(into output: inout [UInt8], maximumBytes: Int, maximumSlots: Int = 512) -> Bool {
+    guard activeEpoch != 0 else { return true }
+    var looked = 0
+    while captureCursor < slotCount, looked < maximumSlots, output.count < maximumBytes {
+      if let record = unsafe slots[captureCursor].record, unsafe epoch(of: record) < activeEpoch {
+        unsafe emit(record, into: &output)
+        unsafe record.storeBytes(of: activeEpoch, toByteOffset: 20, as: UInt32.self)
+      }
+      captureCursor += 1
+      looked += 1
+    }
+    guard captureCursor == slotCount else { return false }
+    while output.count < maximumBytes, let record = unsafe preserved.popLast() {
+      unsafe emit(record, into: &output)
+      unsafe free(record)
+    }
+    guard unsafe preserved.isEmpty else { return false }
+    activeEpoch = 0
+    return true
+  }
+
+  /// Gives the capture up: what it kept is let go.
+  mutating func endCapture() {
+    activeEpoch = 0
+    while let record = unsafe preserved.popLast() { unsafe free(record) }
+  }
+
+  // MARK: Records
+
+  private static func contentHash(key: RawSpan, value: RawSpan) -> UInt64 {
+    ByteHash.hash(value, seed: ByteHash.hash(key, seed: 0))
+  }
+
+  /// The slot that holds `key`, or the empty one where it would go. There is always an empty slot.
+  private func find(_ key: RawSpan, _ hash: UInt64) -> Int {
+    var position = Int(truncatingIfNeeded: hash) & (slotCount - 1)
+    while let record = unsafe slots[position].record {
+      if unsafe slots[position].hash == hash, unsafe equals(record, key) { return position }
+      position = (position + 1) & (slotCount - 1)
+    }
+    return position
+  }
+
+  private func equals(_ record: UnsafeMutableRawPointer, _ key: RawSpan) -> Bool {
+    guard unsafe keyBytes(of: record) == key.byteCount else { return false }
+    return unsafe key.withUnsafeBytes { bytes in
+      unsafe bytes.elementsEqual(
+        UnsafeRawBufferPointer(start: record + Self.recordHeaderBytes, count: bytes.count))
+    }
+  }
+
+  private func keyBytes(of record: UnsafeMutableRawPointer) -> Int {
+    Int(unsafe record.load(fromByteOffset: 8, as: UInt32.self))
+  }
+
+  private func valueBytes(of record: UnsafeMutableRawPointer) -> Int {
+    Int(unsafe record.load(fromByteOffset: 12, as: UInt32.self))
+  }
+
+  private func capacity(of record: UnsafeMutableRawPointer) -> Int {
+    Int(unsafe record.load(fromByteOffset: 16, as: UInt32.self))
+  }
+
+  private func epoch(of record: UnsafeMutableRawPointer) -> UInt32 {
+    unsafe record.load(fromByteOffset: 20, as: UInt32.self)
+  }
+
+  private func mayOverwrite(_ record: UnsafeMutableRawPointer, keyBytes: Int, valueBytes: Int) -> Bool {
+    let needed = keyBytes + valueBytes
+    let capacity = unsafe capacity(of: record)
+    // A record of 1 MiB that shrank to 10 bytes would hold its memory for ever: more than half unused is not reused.
+    guard needed <= capacity, capacity <= 2 * needed + 64 else { return false }
+    return unsafe activeEpoch == 0 || epoch(of: record) >= activeEpoch
+  }
+
+  private mutating func allocate(key: RawSpan, value: RawSpan, content: UInt64) -> UnsafeMutableRawPointer {
+    let capacity = (key.byteCount + value.byteCount + 15) & ~15
+    let record = UnsafeMutableRawPointer.allocate(
+      byteCount: Self.recordHeaderBytes + capacity, alignment: MemoryLayout<UInt64>.alignment)
+    memoryBytes += Self.recordHeaderBytes + capacity
+    unsafe record.storeBytes(of: UInt32(key.byteCount), toByteOffset: 8, as: UInt32.self)
+    unsafe record.storeBytes(of: UInt32(capacity), toByteOffset: 16, as: UInt32.self)
+    unsafe write(record, key: key, value: value, keyBytes: key.byteCount, content: content)
+    return unsafe record
+  }
+
+  /// Writes into a record whose capacity holds key and value.
+  private func write(
+    _ record: UnsafeMutableRawPointer, key: RawSpan?, value: RawSpan, keyBytes: Int, content: UInt64
+  ) {
+    unsafe precondition(capacity(of: record) >= keyBytes + value.byteCount, "the record is too small")
+    unsafe record.storeBytes(of: content, as: UInt64.self)
+    unsafe record.storeBytes(of: UInt32(value.byteCount), toByteOffset: 12, as: UInt32.self)
+    unsafe record.storeBytes(of: latestEpoch, toByteOffset: 20, as: UInt32.self)
+    let body = unsafe record + Self.recordHeaderBytes
+    unsafe key?.withUnsafeBytes { bytes in
+      if let base = bytes.baseAddress { unsafe body.copyMemory(from: base, byteCount: bytes.count) }
+    }
+    unsafe value.withUnsafeBytes { bytes in
+      if let base = bytes.baseAddress { unsafe (body + keyBytes).copyMemory(from: base, byteCount: bytes.count) }
+    }
+  }
+
+  /// Takes a record out of the table for good, unless the capture under way still needs it.
+  private mutating func retire(_ record: UnsafeMutableRawPointer) {
+    if activeEpoch != 0, unsafe epoch(of: record) < activeEpoch {
+      unsafe preserved.append(record)
+    } else {
+      unsafe free(record)
+    }
+  }
+
+  private mutating func free(_ record: UnsafeMutableRawPointer) {
+    memoryBytes -= Self.recordHeaderBytes + (unsafe capacity(of: record))
+    unsafe record.deallocate()
+  }
+
+  private mutating func remember(keyBytes: Int, valueBytes: Int, content: UInt64) {
+    liveBytes += keyBytes + valueBytes
+    contentHash &+= content
+  }
+
+  private mutating func forget(_ record: UnsafeMutableRawPointer) {
+    liveBytes -= unsafe keyBytes(of: record) + valueBytes(of: record)
+    contentHash &-= unsafe record.load(as: UInt64.self)
+  }
+
+  private mutating func grow() {
+    let larger = slotCount * 2
+    let fresh = UnsafeMutablePointer<Slot>.allocate(capacity: larger)
+    unsafe fresh.initialize(repeating: Slot(hash: 0, record: nil), count: larger)
+    for position in 0..<slotCount {
+      let slot = unsafe slots[position]
+      guard unsafe slot.record != nil else { continue }
+      var target = Int(truncatingIfNeeded: slot.hash) & (larger - 1)
+      while unsafe fresh[target].record != nil { target = (target + 1) & (larger - 1) }
+      unsafe fresh[target] = slot
+    }
+    unsafe slots.deallocate()
+    unsafe slots = fresh
+    memoryBytes += (larger - slotCount) * MemoryLayout<Slot>.stride
+    slotCount = larger
+    captureCursor = 0  // records moved: walk again, those taken are marked
+  }
+
+  /// Appends key length, value length (4 bytes each, little-endian), key and value.
+  private func emit(_ record: UnsafeMutableRawPointer, into output: inout [UInt8]) {
+    let keyBytes = unsafe keyBytes(of: record)
+    let valueBytes = unsafe valueBytes(of: record)
+    for length in [UInt32(keyBytes), UInt32(valueBytes)] {
+      for shift in stride(from: UInt32(0), to: 32, by: 8) { output.append(UInt8(truncatingIfNeeded: length >> shift)) }
+    }
+    unsafe output.append(
+      contentsOf: UnsafeRawBufferPointer(start: record + Self.recordHeaderBytes, count: keyBytes + valueBytes))
+  }
+}

@@ -1,0 +1,80 @@
+import WeirCore
+
+/// The state at one moment, read in chunks while the store goes on changing.
+///
+/// The chunks together are a sequence of records: key length and value length (4 bytes each, little-endian), key,
+/// value. Their order is that of the tables, which differs between replicas.
+public final class StateCapture {
+  private let store: KeyValueStore
+  private var shard = 0
+  private var isEnded = false
+
+  init(store: KeyValueStore) { self.store = store }
+
+  deinit { if !isEnded { store.endCapture() } }
+
+  /// The next bytes: whole records, about `targetBytes`, more only if one record is larger; nil at the end.
+  public func nextChunk(targetBytes: Int = 256 << 10) -> [UInt8]? {
+    var chunk: [UInt8] = []
+    chunk.reserveCapacity(targetBytes)
+    while shard < store.shardCount, chunk.count < targetBytes {
+      if store.capture(shard: shard, into: &chunk, maximumBytes: targetBytes) { shard += 1 }
+    }
+    if chunk.isEmpty {
+      isEnded = true
+      store.endCapture()
+      return nil
+    }
+    return chunk
+  }
+}
+
+/// Why bytes are not a captured state.
+public enum StateRestoreError: Error, Sendable, Hashable {
+  /// A record has lengths that no key or value can have.
+  case invalidLength(keyBytes: UInt32, valueBytes: UInt32)
+  /// The bytes end within a record.
+  case truncated
+}
+
+/// Builds a state beside the one in use, from chunks of any size, and puts it in place at the end.
+public final class StateRestore {
+  private let store: KeyValueStore
+  private let incoming: KeyValueStore
+  private var pending: [UInt8] = []
+
+  public init(into store: KeyValueStore) {
+    self.store = store
+    incoming = store.makeEmptyTwin()
+  }
+
+  /// Takes the next bytes.
+  public func append(_ chunk: [UInt8]) throws(StateRestoreError) {
+    let buffer = pending + chunk
+    let bytes = unsafe buffer.span.bytes
+    var offset = 0
+    while true {
+      guard offset + 8 <= bytes.byteCount else { break }
+      // Safe: eight bytes are there.
+      let keyBytes = unsafe UInt32(littleEndian: bytes.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt32.self))
+      let valueBytes = unsafe UInt32(
+        littleEndian: bytes.unsafeLoadUnaligned(fromByteOffset: offset + 4, as: UInt32.self))
+      guard keyBytes > 0, keyBytes <= Command.maximumKeyBytes, valueBytes <= Command.maximumValueBytes else {
+        throw .invalidLength(keyBytes: keyBytes, valueBytes: valueBytes)
+      }
+      let keyStart = offset + 8
+      let valueStart = keyStart + Int(keyBytes)
+      let end = valueStart + Int(valueBytes)
+      guard end <= bytes.byteCount else { break }
+      _ = incoming.set(bytes.extracting(keyStart..<valueStart), to: bytes.extracting(valueStart..<end))
+      offset = end
+    }
+    pending = Array(buffer[offset...])
+  }
+
+  /// Puts the new state in place of the old one. Nothing is changed if it throws.
+  public func commit() throws(StateRestoreError) {
+    guard pending.isEmpty else { throw .truncated }
+    store.adopt(incoming)
+  }
+}

@@ -1,0 +1,183 @@
+import Dispatch
+import Testing
+
+@testable import WeirCache
+
+/// SplitMix64: seeded, so that a failure can be replayed.
+struct SeededGenerator: RandomNumberGenerator {
+  var state: UInt64
+  init(seed: UInt64) { state = seed }
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var mixed = state
+    mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+    return mixed ^ (mixed >> 31)
+  }
+}
+
+private func key(_ number: Int) -> [UInt8] { Array("key-\(number)".utf8) }
+
+extension KeyValueStore {
+  @discardableResult
+  fileprivate func set(_ key: [UInt8], _ value: [UInt8]) -> Bool { set(key.span.bytes, to: value.span.bytes) }
+  @discardableResult
+  fileprivate func remove(_ key: [UInt8]) -> Bool { remove(key.span.bytes) }
+  @discardableResult
+  fileprivate func apply(_ payload: [UInt8]) -> CommandResult { apply(payload.span.bytes) }
+}
+
+private func decode(_ payload: [UInt8]) throws -> Command.Layout { try Command.decode(payload.span.bytes) }
+
+private func restored(_ chunks: [[UInt8]], shardCount: Int) throws -> KeyValueStore {
+  let store = KeyValueStore(shardCount: shardCount, hashSeed: 77)
+  let restore = StateRestore(into: store)
+  for chunk in chunks { try restore.append(chunk) }
+  try restore.commit()
+  return store
+}
+
+@Suite struct KeyValueStoreTests {
+  @Test(arguments: [1, 2, 16], [UInt64(1), 2, 3])
+  func behavesLikeADictionary(shardCount: Int, seed: UInt64) throws {
+    var generator = SeededGenerator(seed: seed)
+    let store = KeyValueStore(shardCount: shardCount, hashSeed: generator.next())
+    var model: [[UInt8]: [UInt8]] = [:]
+    for _ in 0..<20_000 {
+      let name = key(Int.random(in: 0..<500, using: &generator))
+      switch Int.random(in: 0..<10, using: &generator) {
+      case 0..<6:
+        let value = [UInt8](
+          repeating: .random(in: 0...255, using: &generator), count: .random(in: 0..<300, using: &generator))
+        let result = store.apply(try Command.encode(.set, key: name, value: value))
+        #expect(result == .set(existed: model[name] != nil))
+        model[name] = value
+      case 6..<9:
+        let result = store.apply(try Command.encode(.delete, key: name))
+        #expect(result == .deleted(existed: model.removeValue(forKey: name) != nil))
+      default:
+        #expect(store.get(name) == model[name])
+      }
+    }
+    #expect(store.count == model.count)
+    #expect(store.liveBytes == model.reduce(0) { $0 + $1.key.count + $1.value.count })
+    for (name, value) in model { #expect(store.get(name) == value) }
+  }
+
+  @Test func equalStatesHaveEqualHashesWhateverTheirHistory() throws {
+    let first = KeyValueStore(shardCount: 4, hashSeed: 1)
+    let second = KeyValueStore(shardCount: 16, hashSeed: 2)
+    for number in 0..<1000 { first.set(key(number), key(number + 1)) }
+    for number in (0..<2000).reversed() { second.set(key(number), key(7)) }
+    #expect(first.stateHash != second.stateHash)
+    for number in (1000..<2000) { second.remove(key(number)) }
+    for number in (0..<1000).reversed() { second.set(key(number), key(number + 1)) }
+    #expect(first.stateHash == second.stateHash)
+    second.set(key(5), [UInt8]())
+    #expect(first.stateHash != second.stateHash)
+  }
+
+  @Test(arguments: [UInt64(1), 2, 3, 4, 5, 6, 7, 8])
+  func aCaptureHoldsTheStateOfItsBeginning(seed: UInt64) throws {
+    var generator = SeededGenerator(seed: seed)
+    let store = KeyValueStore(shardCount: 4, hashSeed: 77)
+    func change(_ range: Range<Int>) {
+      let name = key(Int.random(in: range, using: &generator))
+      if Int.random(in: 0..<4, using: &generator) == 0 {
+        store.remove(name)
+      } else {
+        let value = [UInt8](
+          repeating: .random(in: 0...255, using: &generator), count: .random(in: 0..<100, using: &generator))
+        store.set(name, value)
+      }
+    }
+    for _ in 0..<2000 { change(0..<1000) }
+    for _ in 0..<3 {
+      let expected = (store.stateHash, store.count, store.liveBytes)
+      let capture = store.beginCapture()
+      var chunks: [[UInt8]] = []
+      while let chunk = capture.nextChunk(targetBytes: .random(in: 64..<4096, using: &generator)) {
+        chunks.append(chunk)
+        for _ in 0..<Int.random(in: 0..<200, using: &generator) { change(0..<3000) }
+      }
+      let copy = try restored(chunks, shardCount: 4)
+      #expect((copy.stateHash, copy.count, copy.liveBytes) == expected)
+      #expect(store.stateHash != expected.0)
+    }
+  }
+
+  @Test func aCaptureGivenUpLeavesNothingBehind() {
+    let store = KeyValueStore(shardCount: 2, hashSeed: 5)
+    for number in 0..<500 { store.set(key(number), key(number)) }
+    let memory = store.memoryBytes
+    var capture: StateCapture? = store.beginCapture()
+    _ = capture?.nextChunk(targetBytes: 100)
+    for number in 0..<500 { store.set(key(number), key(number + 1000)) }
+    #expect(store.memoryBytes > memory)
+    capture = nil
+    for number in 0..<500 { store.set(key(number), key(number)) }
+    #expect(store.memoryBytes <= memory + 500 * 16)
+  }
+
+  @Test func brokenSnapshotsAreRefusedAndChangeNothing() throws {
+    let store = KeyValueStore(shardCount: 2, hashSeed: 5)
+    store.set([1], [2])
+    let before = store.stateHash
+    let truncated = StateRestore(into: store)
+    try truncated.append([1, 0, 0, 0, 4, 0, 0, 0, 9])
+    #expect(throws: StateRestoreError.truncated) { try truncated.commit() }
+    #expect(throws: StateRestoreError.invalidLength(keyBytes: 0, valueBytes: 1)) {
+      try StateRestore(into: store).append([0, 0, 0, 0, 1, 0, 0, 0])
+    }
+    #expect(throws: StateRestoreError.invalidLength(keyBytes: .max, valueBytes: .max)) {
+      try StateRestore(into: store).append([UInt8](repeating: 255, count: 8))
+    }
+    #expect(store.stateHash == before)
+  }
+
+  @Test func readersOnOtherThreadsSeeWholeValues() {
+    let store = KeyValueStore(shardCount: 2, hashSeed: 5)
+    let name = key(1)
+    store.set(name, [UInt8](repeating: 0, count: 64))
+    DispatchQueue.concurrentPerform(iterations: 3) { worker in
+      for round in 0..<20_000 {
+        if worker == 0 {
+          store.set(name, [UInt8](repeating: UInt8(round & 0xFF), count: 64))
+        } else if let value = store.get(name) {
+          #expect(value.allSatisfy { $0 == value[0] })
+        }
+      }
+    }
+  }
+}
+
+@Suite struct CommandTests {
+  @Test func roundTrips() throws {
+    let bytes = try Command.encode(.set, key: [1, 2, 3], value: [4, 5])
+    #expect(bytes == [0, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 2, 3, 4, 5])
+    #expect(try decode(bytes) == .init(operation: .set, key: 12..<15, value: 15..<17))
+  }
+
+  @Test func refusesWhatIsOverALimit() {
+    #expect(throws: CommandError.emptyKey) { try Command.encode(.set, key: []) }
+    #expect(throws: CommandError.keyTooLarge(bytes: 4097)) {
+      try Command.encode(.set, key: [UInt8](repeating: 1, count: 4097))
+    }
+    #expect(throws: CommandError.valueTooLarge(bytes: 1_048_577)) {
+      try Command.encode(.set, key: [1], value: [UInt8](repeating: 1, count: 1_048_577))
+    }
+  }
+
+  @Test func everyTruncationAndEveryFlippedHeaderBitIsRefusedOrHarmless() throws {
+    let bytes = try Command.encode(.set, key: [1, 2, 3], value: [4, 5])
+    for length in 0..<bytes.count {
+      #expect(throws: CommandError.self) { try decode(Array(bytes[..<length])) }
+    }
+    for bit in 0..<Command.headerBytes * 8 {
+      var flipped = bytes
+      flipped[bit / 8] ^= 1 << (bit % 8)
+      let store = KeyValueStore(shardCount: 1, hashSeed: 0)
+      if case .refused = store.apply(flipped) { #expect(store.count == 0) }
+    }
+  }
+}
