@@ -29,7 +29,8 @@ struct LZWDecoder: Sendable {
         position &+= 1
         bitCount &+= 8
       }
-      let code = Int(truncatingIfNeeded: bits & (1 << UInt64(truncatingIfNeeded: width)) &- 1)
+      let mask: UInt64 = (1 << UInt64(truncatingIfNeeded: width)) &- 1
+      let code = Int(truncatingIfNeeded: bits & mask)
       bits >>= UInt64(truncatingIfNeeded: width)
       bitCount &-= width
       if code == LZW.clearCode {
