@@ -121,7 +121,7 @@ public struct EntryBatchBuilder: ~Copyable {
 
   /// Adds one entry with the bytes of an array.
   public mutating func append(kind: EntryKind = .normal, payload: [UInt8]) {
-    append(kind: kind, payload: payload.span.bytes)
+    unsafe append(kind: kind, payload: payload.span.bytes)
   }
 
   /// What was added since the last call; the builder goes on behind it.

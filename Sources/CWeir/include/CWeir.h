@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "CWeirSystem.h"
+
 /// CRC-32C (Castagnoli, reflected polynomial 0x82F63B78) of `count` bytes at `bytes`, continued from `seed`
 /// (0 to start). Uses the processor's CRC instruction where there is one, else a table.
 uint32_t cweir_crc32c(uint32_t seed, const void *bytes, size_t count);
