@@ -24,8 +24,9 @@ extension SimulatedCluster {
     }
     let slot = requests.put(client.request(client: position))
     queue.push(at: now + network.clientDelay(), .request, subject: client.node, argument: slot)
+    let timeout = UInt64(plan.workload.timeoutNanoseconds)
     queue.push(
-      at: now + UInt64(plan.workload.timeoutNanoseconds), .clientTimeout, subject: position, argument: client.attempt)
+      at: now + (isHealing ? min(timeout, 3 * plan.electionTimeoutNanoseconds) : timeout), .clientTimeout, subject: position, argument: client.attempt)
   }
 
   func clientAnswer(_ slot: Int) {
@@ -102,7 +103,8 @@ extension SimulatedCluster {
       client: UInt32(request.client), sequence: request.sequence, key: UInt32(request.key), kind: request.kind,
       version: request.version)
     let size = Command.headerBytes + Int(request.version % UInt64(max(1, plan.workload.maximumPayloadBytes)))
-    command.encode(sizeBytes: min(size, max(plan.workload.maximumPayloadBytes, Command.headerBytes)), into: &commandBytes)
+    command.encode(
+      sizeBytes: min(size, max(plan.workload.maximumPayloadBytes, Command.headerBytes)), into: &commandBytes)
     do throws(RaftError) {
       try core.propose(commandBytes)
     } catch {
@@ -165,7 +167,7 @@ extension SimulatedCluster {
     answer(node.pendingWrites.remove(at: position).request, .done(command.version), node)
   }
 
-  private func answer(_ request: ClientRequest, _ outcome: ClientAnswer.Outcome, _ node: SimulatedNode) {
+  func answer(_ request: ClientRequest, _ outcome: ClientAnswer.Outcome, _ node: SimulatedNode) {
     let slot = answers.put(
       ClientAnswer(client: request.client, attempt: request.attempt, node: node.position, outcome: outcome))
     queue.push(at: now + network.clientDelay(), .answer, subject: request.client, argument: slot)

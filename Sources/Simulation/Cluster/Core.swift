@@ -70,11 +70,21 @@ final class Core {
     return try raw.applyConfigurationChange(ConfigurationChangeV2(decoding: payload))
   }
 
-  func propose(_ payload: [UInt8]) throws(RaftError) { try raw.propose(payload.span.bytes) }
+  func propose(_ payload: [UInt8]) throws(RaftError) { try raw.propose(payload: payload.span.bytes) }
 
   /// Proposes a change; one that is refused is forgotten.
-  func propose(_ change: ConfigurationChange) { try? raw.proposeConfigurationChange(change) }
+  func propose(_ change: ConfigurationChange) { try? raw.propose(change) }
 
   /// Proposes a change; one that is refused is forgotten.
-  func propose(_ change: ConfigurationChangeV2) { try? raw.proposeConfigurationChange(change) }
+  func propose(_ change: ConfigurationChangeV2) { try? raw.propose(change) }
+
+  func campaign() { try? raw.campaign() }
+
+  func forgetLeader() { try? raw.forgetLeader() }
+
+  /// Forgets entries in front of a snapshot, which followers that need them get instead.
+  func compact(through index: LogIndex, snapshot: Snapshot) {
+    raw.setAvailableSnapshot(snapshot)
+    if index > 0 { raw.compact(through: index) }
+  }
 }

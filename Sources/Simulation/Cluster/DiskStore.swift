@@ -26,6 +26,9 @@ protocol DiskStore: AnyObject {
   /// Forgets everything.
   func wipe()
 
+  /// From now on the plan's faults strike.
+  func begin()
+
   /// From now on nothing goes wrong.
   func heal()
 

@@ -45,8 +45,8 @@ extension SimulatedCluster {
     case .report(let report):
       switch report.fate {
       case .unreachable: core.raw.reportUnreachable(report.peer)
-      case .snapshotDelivered: core.raw.reportSnapshot(report.peer, status: .finished)
-      case .snapshotFailed: core.raw.reportSnapshot(report.peer, status: .failed)
+      case .snapshotDelivered: core.raw.reportSnapshot(report.peer, succeeded: true)
+      case .snapshotFailed: core.raw.reportSnapshot(report.peer, succeeded: false)
       }
     }
   }
@@ -88,7 +88,8 @@ extension SimulatedCluster {
     let isElected = state.role == .leader && !view.isLeader
     let hasCommitted = state.commit > view.commit
     try checker.observe(
-      node.position, term: state.term, commit: state.commit, lastIndex: state.lastIndex, isLeader: state.role == .leader)
+      node.position, term: state.term, commit: state.commit, lastIndex: state.lastIndex, isLeader: state.role == .leader
+    )
     if isElected {
       record { "n\(node.id) leads term \(state.term), log ends at \(state.lastIndex)" }
     }
@@ -210,9 +211,23 @@ extension SimulatedCluster {
     for (position, message) in messages.enumerated() {
       if position == messages.count / 2, crashIfArmed(.whileSending, node) { return }
       try checker.send(message, from: node.position)
+      if try replacesSnapshot(message, node) { continue }
+      guard node.isUp else { return }
       guard message.to >= 1, message.to <= UInt64(nodes.count), message.to != node.id else { continue }
       transmit(message, from: node, to: Int(message.to) - 1)
     }
+  }
+
+  /// A snapshot from before the receiver became a member is refused by it: the leader has to make a newer one, and says
+  /// that this one failed.
+  private func replacesSnapshot(_ message: Message, _ node: SimulatedNode) throws(Violation) -> Bool {
+    guard let snapshot = message.snapshot, message.type == .snapshot, let core = node.core else { return false }
+    mark(.snapshotSent)
+    let state = snapshot.metadata.configuration
+    guard !(state.voters + state.learners + state.votersOutgoing).contains(message.to) else { return false }
+    push(DeliveryReport(peer: message.to, fate: .snapshotFailed), to: node, delay: 1_000_000)
+    if snapshot.metadata.index < node.machine.appliedIndex { try makeSnapshot(node, core) }
+    return true
   }
 
   private func transmit(_ message: Message, from node: SimulatedNode, to peer: Int) {

@@ -26,8 +26,9 @@ final class LogStore: DiskStore {
     self.faults = faults
     self.chainAt = chainAt
     _ = try open()
-    files.faults = faults
   }
+
+  func begin() { files.faults = faults }
 
   func heal() { files.faults = SimulatedFaults() }
 
@@ -129,8 +130,9 @@ final class LogStore: DiskStore {
     return data
   }
 
-  private static func take(_ buffer: consuming LogBuffer, into image: inout StableImage, _ chainAt: (LogIndex) -> UInt64?)
-  {
+  private static func take(
+    _ buffer: consuming LogBuffer, into image: inout StableImage, _ chainAt: (LogIndex) -> UInt64?
+  ) {
     let anchor = buffer.anchorIndex
     let anchorChain = anchor == image.snapshot.metadata.index ? image.snapshotChain : chainAt(anchor) ?? 0
     image.reset(index: anchor, term: buffer.anchorTerm, chain: anchor == 0 ? 0 : anchorChain)
@@ -140,7 +142,8 @@ final class LogStore: DiskStore {
     buffer.batch(from: buffer.firstIndex, through: buffer.lastIndex).forEach { header, payload in
       chain = RegisterMachine.chain(chain, header, payload)
       entries.append(
-        StoredEntry(term: header.term, kind: header.kind, payload: payload.withUnsafeBytes { [UInt8]($0) }, chain: chain))
+        StoredEntry(
+          term: header.term, kind: header.kind, payload: payload.withUnsafeBytes { [UInt8]($0) }, chain: chain))
     }
     for entry in entries { image.append(entry) }
   }

@@ -81,7 +81,8 @@ extension SimulatedCluster {
     batch.forEach { header, payload in
       chain = RegisterMachine.chain(chain, header, payload)
       write.entries.append(
-        StoredEntry(term: header.term, kind: header.kind, payload: payload.withUnsafeBytes { [UInt8]($0) }, chain: chain))
+        StoredEntry(
+          term: header.term, kind: header.kind, payload: payload.withUnsafeBytes { [UInt8]($0) }, chain: chain))
     }
   }
 
@@ -238,9 +239,14 @@ extension SimulatedCluster {
 
   /// Makes a snapshot once enough was applied, and forgets the log in front of it.
   func makeSnapshotIfDue(_ node: SimulatedNode) throws(Violation) {
-    guard let core = node.core else { return }
+    guard let core = node.core, node.machine.appliedIndex >= node.snapshotIndex + UInt64(plan.core.snapshotThreshold)
+    else { return }
+    try makeSnapshot(node, core)
+  }
+
+  /// Makes a snapshot of what is applied, and forgets the log in front of it.
+  func makeSnapshot(_ node: SimulatedNode, _ core: Core) throws(Violation) {
     let index = node.machine.appliedIndex
-    guard index >= node.snapshotIndex + UInt64(plan.core.snapshotThreshold) else { return }
     mark(.snapshotMade)
     var write = StableWrite()
     write.snapshot = Snapshot(
@@ -303,8 +309,9 @@ extension SimulatedCluster {
   func restart(_ node: SimulatedNode) throws(Violation) {
     guard !node.isUp, !node.isRetired else { return }
     mark(.restart)
-    if let store = node.store { try recover(node, store) }
-    guard !node.isRetired else { return }
+    if let store = node.store {
+      guard try recover(node, store) else { return }
+    }
     try start(node)
     record { "n\(node.id) starts again, applied \(node.machine.appliedIndex)" }
   }

@@ -16,37 +16,41 @@ extension SimulatedCluster {
   }
 
   /// Reads what is on the node's disk. It must be what was durable, and of what was under way at the crash a prefix.
-  func recover(_ node: SimulatedNode, _ store: any DiskStore) throws(Violation) {
+  /// - Returns: whether the node may start.
+  func recover(_ node: SimulatedNode, _ store: any DiskStore) throws(Violation) -> Bool {
     let image: StableImage
     do throws(StoreFailure) {
       image = try store.recover()
     } catch {
-      try refuseToStart(node, store, error)
-      return
+      return try refuseToStart(node, store, error)
     }
     guard isLegal(image, node) else {
       throw broken(.recovery, "n\(node.id) comes back with \(describe(image)); durable was \(expectation(of: node))")
     }
     node.unsynced.removeAll()
     checker.recovered(node.position, image: image)
+    return true
   }
 
-  private func refuseToStart(_ node: SimulatedNode, _ store: any DiskStore, _ failure: StoreFailure) throws(Violation) {
+  private func refuseToStart(_ node: SimulatedNode, _ store: any DiskStore, _ failure: StoreFailure) throws(Violation)
+    -> Bool
+  {
     guard failure.isExpected else {
       throw broken(.recovery, "n\(node.id) refuses to start after a power cut: \(failure.text)")
     }
     record { "n\(node.id) does not start: \(failure.text)" }
     guard failure.isFinal else {
       queue.push(at: now + plan.electionTimeoutNanoseconds, .restart, subject: node.position)
-      return
+      return false
     }
     if options.driverBugs.contains(.startsEmptyWhenDamaged) {
       store.wipe()
       checker.recovered(node.position, image: StableImage())
       node.unsynced.removeAll()
-      return
+      return true
     }
     node.isRetired = true
+    return false
   }
 
   /// The states that may be found: what was durable, with the first so many of the writes that were under way.
@@ -59,7 +63,8 @@ extension SimulatedCluster {
         var early = expected
         early.snapshot = snapshot
         early.snapshotChain = write.snapshotChain
-        if early.chain(at: snapshot.metadata.index) != write.snapshotChain || early.lastIndex < snapshot.metadata.index {
+        if early.chain(at: snapshot.metadata.index) != write.snapshotChain || early.lastIndex < snapshot.metadata.index
+        {
           early.reset(index: snapshot.metadata.index, term: snapshot.metadata.term, chain: write.snapshotChain)
         }
         if matches(image, early) { return true }

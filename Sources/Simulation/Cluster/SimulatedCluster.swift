@@ -102,6 +102,7 @@ final class SimulatedCluster {
   private func begin() throws(Violation) {
     for node in nodes {
       try bootstrap(node)
+      node.store?.begin()
       try start(node)
     }
     for client in clients.indices {
@@ -130,7 +131,8 @@ final class SimulatedCluster {
   /// Adds an event to the digest.
   private func note(_ event: Event) {
     hash.add(event.time)
-    hash.add(UInt64(event.kind.rawValue) | UInt64(UInt16(bitPattern: event.subject)) << 8 | UInt64(event.incarnation) << 32)
+    hash.add(
+      UInt64(event.kind.rawValue) | UInt64(UInt16(bitPattern: event.subject)) << 8 | UInt64(event.incarnation) << 32)
   }
 
   private func handle(_ event: Event) throws(Violation) {
@@ -167,7 +169,8 @@ final class SimulatedCluster {
       try deliver(message, node)
     case .request:
       guard let request = requests.take(event.argument) else { return }
-      if node.isUp { try take(.request(request), node) }
+      // Nobody listens where no process is: the client knows at once that nothing was done.
+      if node.isUp { try take(.request(request), node) } else { answer(request, .refused, node) }
     case .report:
       guard let report = reports.take(event.argument) else { return }
       if node.isUp, !isVoid { try take(.report(report), node) }

@@ -57,7 +57,8 @@ public struct FailureReport: Sendable, CustomStringConvertible {
     let core = plan.core
     var text = "seed \(seed): \(violation)\n"
     text += "\(plan.initialVoters) voters, \(plan.initialLearners) learners of \(plan.nodeCount) nodes; "
-    text += "tick \(core.tickNanoseconds / 1_000_000) ms, election \(core.electionTicks), heartbeat \(core.heartbeatTicks)"
+    text +=
+      "tick \(core.tickNanoseconds / 1_000_000) ms, election \(core.electionTicks), heartbeat \(core.heartbeatTicks)"
     text += "; pre-vote \(core.preVote), check-quorum \(core.checkQuorum)"
     text += ", asynchronous storage \(core.asynchronousStorage), storage \(plan.disk.kind.rawValue)"
     text += ", snapshot every \(core.snapshotThreshold)\n"
@@ -65,7 +66,8 @@ public struct FailureReport: Sendable, CustomStringConvertible {
     text += "\(plan.workload.clients) clients, \(plan.workload.keys) keys, \(plan.workload.readMode) reads\n"
     text += "faults (\(plan.faults.count)):\n"
     for fault in plan.faults {
-      text += "  \(milliseconds(fault.beginNanoseconds)) for \(milliseconds(fault.durationNanoseconds)): \(fault.action)\n"
+      text +=
+        "  \(milliseconds(fault.beginNanoseconds)) for \(milliseconds(fault.durationNanoseconds)): \(fault.action)\n"
     }
     text += "the last \(trace.count) events:\n"
     for line in trace { text += "  \(line)\n" }
