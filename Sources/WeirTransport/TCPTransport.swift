@@ -235,13 +235,19 @@ public final class TCPTransport: PeerTransport {
     switch (header.kind, connection.purpose) {
     case (.message, .messages):
       let message = try decode(slab, body)
-      guard message.from == connection.peer, message.to == configuration.nodeID else { throw .wrongSender(message.from) }
+      guard message.from == connection.peer, message.to == configuration.nodeID else {
+        throw .wrongSender(message.from)
+      }
       counters.messagesReceived += 1
       delegate?.transportReceived(message)
     case (.snapshotStart, .snapshots) where connection.snapshotSink == nil && header.coveredBytes == body.count:
       let message = try decode(slab, body)
-      guard message.from == connection.peer, message.to == configuration.nodeID else { throw .wrongSender(message.from) }
-      guard let sink = delegate?.transportSnapshotBegan(message) else { throw .invalidMessage("no snapshot wanted now") }
+      guard message.from == connection.peer, message.to == configuration.nodeID else {
+        throw .wrongSender(message.from)
+      }
+      guard let sink = delegate?.transportSnapshotBegan(message) else {
+        throw .invalidMessage("no snapshot wanted now")
+      }
       connection.snapshotSink = sink
     case (.snapshotChunk, .snapshots) where header.coveredBytes == body.count:
       guard let sink = connection.snapshotSink else { throw .invalidMessage("a chunk without a start") }
@@ -408,7 +414,8 @@ public final class TCPTransport: PeerTransport {
 
   func backOff(_ link: PeerLink, _ now: UInt64) {
     let doublings = min(link.failedAttempts, 20)
-    let pause = min(configuration.minimumBackoffNanoseconds << UInt64(doublings), configuration.maximumBackoffNanoseconds)
+    let pause = min(
+      configuration.minimumBackoffNanoseconds << UInt64(doublings), configuration.maximumBackoffNanoseconds)
     link.failedAttempts += 1
     link.nextAttemptNanoseconds = now + jittered(pause)
   }

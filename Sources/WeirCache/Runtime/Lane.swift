@@ -74,6 +74,7 @@ public class Lane: @unchecked Sendable {
 ///
 /// Sendable: completions pass through a ring with one writer (the node's queue) and one reader (the owner's thread),
 /// each of which moves its own position only.
+@safe
 public final class SessionLane: Lane, @unchecked Sendable {
   private let ring: UnsafeMutablePointer<UInt64>
   private let mask: Int
