@@ -28,6 +28,9 @@ public final class TCPTransport: PeerTransport {
   /// Random for each start: tells a node that connected twice from two nodes that claim one id.
   let instance: UInt64
   private var isClosed = false
+  private var now: UInt64 = 0
+  /// When the first held back commit notice has to leave.
+  private var noticeDeadline = UInt64.max
 
   /// Begins to listen.
   /// - Throws: `TransportError.cannotListen`.
@@ -90,10 +93,23 @@ public final class TCPTransport: PeerTransport {
   }
 
   public func flush() {
+    noticeDeadline = .max
     for link in links {
       guard let connection = link.connection, !connection.isBlocked, !link.outbound.isEmpty else { continue }
+      if holdsBack(link) { continue }
+      link.noticeDeadlineNanoseconds = 0
       writeMessages(link, connection)
     }
+  }
+
+  /// Whether all that waits is a commit notice whose time has not come.
+  private func holdsBack(_ link: PeerLink) -> Bool {
+    guard configuration.commitNoticeDelayNanoseconds > 0, link.outbound.holdsOnlyNotice else { return false }
+    if link.noticeDeadlineNanoseconds == 0 {
+      link.noticeDeadlineNanoseconds = now + configuration.commitNoticeDelayNanoseconds
+    }
+    noticeDeadline = min(noticeDeadline, link.noticeDeadlineNanoseconds)
+    return link.noticeDeadlineNanoseconds > now
   }
 
   private func writeMessages(_ link: PeerLink, _ connection: Connection) {
@@ -280,7 +296,10 @@ public final class TCPTransport: PeerTransport {
 
   // MARK: Time
 
+  public var nextFlushNanoseconds: UInt64 { noticeDeadline }
+
   public func advance(nowNanoseconds now: UInt64) -> UInt64 {
+    self.now = now
     var next = UInt64.max
     for link in links {
       if link.isUnreachable {
