@@ -68,7 +68,7 @@ let package = Package(
       swiftSettings: optimized + memorySafe),
 
     // Measuring and judging.
-    .target(name: "Measure", dependencies: ["CWeir", histogram], swiftSettings: optimized),
+    .target(name: "Measure", dependencies: ["CWeir", crypto, histogram], swiftSettings: optimized),
     .target(name: "Linearizability", swiftSettings: optimized),
     .target(
       name: "Load", dependencies: ["Measure", "Linearizability", "CWeir"], swiftSettings: optimized),
