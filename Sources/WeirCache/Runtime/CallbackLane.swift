@@ -119,7 +119,7 @@ final class CallbackLane: Lane, @unchecked Sendable {
           state.free.append(token)
           continue
         }
-        builder.append(payload: command.payload.span.bytes)
+        builder.append(payload: command.payload)
         state.commands[position]?.phase = .proposed
         state.commands[position]?.payload = []
         tokens.append(token)

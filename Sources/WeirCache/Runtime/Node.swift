@@ -85,7 +85,7 @@ public final class Node: @unchecked Sendable {
     lifecycle.withLock { lifecycle in
       precondition(lifecycle == .ready, "a node is started once")
       lifecycle = .running
-      nonisolated(unsafe) let handler: any EventLoopHandler = unsafe driver
+      nonisolated(unsafe) let handler: any EventLoopHandler = driver
       unsafe loop.start(handler)
     }
   }
