@@ -98,7 +98,7 @@ let package = Package(
     // Tests mirror the rooms.
     .testTarget(
       name: "WeirCoreTests", dependencies: ["WeirCore", "HotPaths", "CAllocationCounter"],
-      swiftSettings: common),
+      swiftSettings: optimized),
     .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: optimized),
     .testTarget(name: "GossipTests", dependencies: ["Gossip", "CAllocationCounter"], swiftSettings: common),
     .testTarget(name: "WeirTransportTests", dependencies: ["WeirTransport"], swiftSettings: common),

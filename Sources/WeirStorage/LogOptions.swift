@@ -16,6 +16,8 @@ public struct LogOptions: Sendable, Hashable {
   public var owner: UInt64
   /// Size of a segment file in bytes, rounded up to whole blocks; a batch larger than that gets a segment of its own.
   public var segmentBytes: Int
+  /// Size of a block in bytes, a power of two from 256 to 65536: a batch begins at one. Direct writes need 4096.
+  public var blockBytes: Int
   public var sync: SyncPolicy
   /// How writes reach the disk under `SyncPolicy.always`; the other policies always write through the cache.
   public var writeMode: WriteMode
@@ -24,11 +26,13 @@ public struct LogOptions: Sendable, Hashable {
   public var zeroFill: Bool
 
   public init(
-    owner: UInt64 = 0, segmentBytes: Int = 64 << 20, sync: SyncPolicy = .always, writeMode: WriteMode = .buffered,
-    zeroFill: Bool = true
+    owner: UInt64 = 0, segmentBytes: Int = 64 << 20, blockBytes: Int = 4096, sync: SyncPolicy = .always,
+    writeMode: WriteMode = .buffered, zeroFill: Bool = true
   ) {
+    precondition(LogFormat.isBlockSize(blockBytes), "blockBytes is a power of two from 256 to 65536")
     self.owner = owner
     self.segmentBytes = segmentBytes
+    self.blockBytes = blockBytes
     self.sync = sync
     self.writeMode = writeMode
     self.zeroFill = zeroFill

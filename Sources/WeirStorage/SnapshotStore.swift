@@ -1,8 +1,10 @@
+import Synchronization
 import WeirCore
 
-/// The snapshots of one node: files in a directory, each written under a temporary name, synced, then renamed.
+/// The snapshots of one node: files in a directory, each written under a temporary name, synced, then renamed, so that
+/// what has its name is whole.
 public final class SnapshotStore: Sendable {
-  /// A snapshot that is complete on disk.
+  /// A snapshot that has its name.
   public struct Stored: Sendable, Hashable {
     public var metadata: SnapshotMetadata
     public var path: String
@@ -10,83 +12,113 @@ public final class SnapshotStore: Sendable {
     public var fileBytes: Int
   }
 
-  /// Opens the directory, which is made if it is missing; removes what was left unfinished, except a partly received
-  /// snapshot, which can be continued.
-  /// - Parameter retained: how many snapshots are kept when a newer one is finished.
-  public static func open(fileSystem: any FileSystem, directory: String, retained: Int = 2) throws(StorageError)
-    -> SnapshotStore
-  {
-    preconditionFailure("follows")
+  let fileSystem: any FileSystem
+  let directory: String
+  let retained: Int
+  private let serial = Mutex<UInt64>(0)
+
+  private init(fileSystem: any FileSystem, directory: String, retained: Int) {
+    self.fileSystem = fileSystem
+    self.directory = directory
+    self.retained = retained
   }
 
-  /// The complete snapshots, newest first.
-  public func list() throws(StorageError) -> [Stored] { preconditionFailure("follows") }
+  /// Opens the directory, which is made if it is missing; removes what was left unfinished, except a partly received
+  /// snapshot, which can be continued.
+  /// - Parameter retained: how many snapshots are kept when a newer one is finished; at least 1.
+  public static func open(
+    fileSystem: any FileSystem, directory: String, retained: Int = 2
+  ) throws(StorageError) -> SnapshotStore {
+    let store = SnapshotStore(fileSystem: fileSystem, directory: directory, retained: max(1, retained))
+    try store.guarded { () throws(FileError) in
+      try fileSystem.createDirectory(directory)
+      for name in try fileSystem.list(directory) where name.hasSuffix(".tmp") {
+        try fileSystem.remove(directory + "/" + name)
+      }
+    }
+    return store
+  }
 
-  /// The newest snapshot whose checksums hold; damaged ones are passed over.
-  public func newest() throws(StorageError) -> Stored? { preconditionFailure("follows") }
+  /// The snapshots, newest first. Their headers are checked, and those with a damaged one left out.
+  public func list() throws(StorageError) -> [Stored] {
+    let names = try guarded { () throws(FileError) in try fileSystem.list(directory) }
+    var found: [Stored] = []
+    for name in names where SnapshotFormat.parse(fileName: name) != nil {
+      do throws(StorageError) {
+        let reader = try SnapshotReader(fileSystem: fileSystem, path: directory + "/" + name)
+        guard SnapshotFormat.fileName(reader.metadata) == name else { continue }
+        found.append(Stored(metadata: reader.metadata, path: directory + "/" + name, fileBytes: reader.fileBytes))
+      } catch {
+        if case .corrupted = error { continue }
+        throw error
+      }
+    }
+    return found.sorted { ($0.metadata.index, $0.metadata.term) > ($1.metadata.index, $1.metadata.term) }
+  }
+
+  /// The newest snapshot all of whose checksums hold; damaged ones are passed over.
+  public func newest() throws(StorageError) -> Stored? {
+    for snapshot in try list() {
+      do throws(StorageError) {
+        try verify(snapshot)
+        return snapshot
+      } catch {
+        if case .corrupted = error { continue }
+        throw error
+      }
+    }
+    return nil
+  }
 
   /// Checks every checksum of a snapshot.
-  public func verify(_ snapshot: Stored) throws(StorageError) { preconditionFailure("follows") }
+  public func verify(_ snapshot: Stored) throws(StorageError) {
+    try reader(snapshot).verify()
+  }
 
   /// Begins a snapshot. Nothing of it counts until `SnapshotWriter.finish`.
   public func create(_ metadata: SnapshotMetadata) throws(StorageError) -> SnapshotWriter {
-    preconditionFailure("follows")
+    let number = serial.withLock { value in
+      value += 1
+      return value
+    }
+    return try SnapshotWriter(store: self, metadata: metadata, temporaryPath: "\(directory)/snapshot-\(number).tmp")
   }
 
   /// Opens a snapshot for restoring the state machine, or for sending.
-  public func reader(_ snapshot: Stored) throws(StorageError) -> SnapshotReader { preconditionFailure("follows") }
+  public func reader(_ snapshot: Stored) throws(StorageError) -> SnapshotReader {
+    try SnapshotReader(fileSystem: fileSystem, path: snapshot.path)
+  }
 
-  /// Begins, or continues, to receive a snapshot file that the leader sends in chunks.
+  /// Begins, or continues, to receive a snapshot file that the leader sends in chunks. What has arrived of another
+  /// snapshot is given up: a leader sends its newest.
   public func receive(_ metadata: SnapshotMetadata, fileBytes: Int) throws(StorageError) -> SnapshotReceiver {
-    preconditionFailure("follows")
+    let path = directory + "/" + SnapshotFormat.fileName(metadata) + ".partial"
+    try guarded { () throws(FileError) in
+      for name in try fileSystem.list(directory) where name.hasSuffix(".partial") && directory + "/" + name != path {
+        try fileSystem.remove(directory + "/" + name)
+      }
+    }
+    return try SnapshotReceiver(store: self, metadata: metadata, fileBytes: fileBytes, partialPath: path)
   }
-}
 
-/// Writes one snapshot, chunk by chunk. Used by one thread at a time.
-public final class SnapshotWriter {
-  /// Adds the next part of the state, at most `SnapshotFormat.maximumChunkBytes` long. Written at once; synced now and
-  /// then, so that the last sync is short.
-  public func append(_ bytes: RawSpan) throws(StorageError) { preconditionFailure("follows") }
-
-  /// Makes the snapshot durable and visible, and removes those that are older than the retained ones.
-  public func finish() throws(StorageError) -> SnapshotStore.Stored { preconditionFailure("follows") }
-
-  /// Gives up and removes the temporary file.
-  public func cancel() { preconditionFailure("follows") }
-}
-
-/// Reads one snapshot. Used by one thread at a time.
-public final class SnapshotReader {
-  public var metadata: SnapshotMetadata { preconditionFailure("follows") }
-  /// Size of the file in bytes.
-  public var fileBytes: Int { preconditionFailure("follows") }
-
-  /// Calls `body` with each part of the state as it was appended, each checked before.
-  public func forEachChunk(_ body: (RawSpan) throws -> Void) throws { preconditionFailure("follows") }
-
-  /// Bytes of the file as they are, for sending: at most `maximumBytes` from `offset` on.
-  public func fileChunk(at offset: Int, maximumBytes: Int) throws(StorageError) -> [UInt8] {
-    preconditionFailure("follows")
+  /// Gives a finished, synced file its name, and removes what is older than the retained ones.
+  func publish(_ temporaryPath: String, _ metadata: SnapshotMetadata, fileBytes: Int) throws(StorageError) -> Stored {
+    let path = directory + "/" + SnapshotFormat.fileName(metadata)
+    try guarded { () throws(FileError) in
+      try fileSystem.rename(temporaryPath, to: path)
+      try fileSystem.synchronizeDirectory(directory)
+    }
+    for old in try list().dropFirst(retained) where old.path != path {
+      try guarded { () throws(FileError) in try fileSystem.remove(old.path) }
+    }
+    return Stored(metadata: metadata, path: path, fileBytes: fileBytes)
   }
-}
 
-/// Receives one snapshot file in chunks. Used by one thread at a time.
-public final class SnapshotReceiver {
-  /// How many bytes have arrived: the offset that the next chunk must have, and what is told to the leader after a
-  /// broken connection.
-  public var receivedBytes: Int { preconditionFailure("follows") }
-
-  /// Whether all bytes have arrived.
-  public var isComplete: Bool { preconditionFailure("follows") }
-
-  /// Takes the chunk at `offset`. What arrived before is ignored; a gap is refused.
-  /// - Returns: `receivedBytes` afterwards.
-  @discardableResult
-  public func receive(_ chunk: RawSpan, at offset: Int) throws(StorageError) -> Int { preconditionFailure("follows") }
-
-  /// Checks the whole file, makes it durable and visible. A file that does not hold is removed.
-  public func finish() throws(StorageError) -> SnapshotStore.Stored { preconditionFailure("follows") }
-
-  /// Gives up and removes what has arrived.
-  public func cancel() { preconditionFailure("follows") }
+  func guarded<Value>(_ body: () throws(FileError) -> Value) throws(StorageError) -> Value {
+    do throws(FileError) {
+      return try body()
+    } catch {
+      throw StorageError(error)
+    }
+  }
 }

@@ -8,6 +8,9 @@ extension FileError: CustomStringConvertible {
   /// No space is left, or the quota is used up.
   public var isDiskFull: Bool { code == ENOSPC || code == EDQUOT }
 
+  /// The file system does not know the mode of writing.
+  var isInvalidArgument: Bool { code == EINVAL || code == EOPNOTSUPP }
+
   /// There is no such file.
   public var isMissing: Bool { code == ENOENT }
 

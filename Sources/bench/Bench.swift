@@ -20,7 +20,8 @@ struct Bench: ParsableCommand {
 
   /// Every subcommand, in the order the help shows. Add yours here.
   static let subcommandList: [any ParsableCommand.Type] = [
-    Machine.self
+    Generator.self,
+    Machine.self,
   ]
 
   static func main() {

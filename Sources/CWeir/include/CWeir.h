@@ -22,6 +22,13 @@ uint64_t cweir_process_cpu_nanoseconds(void);
 /// Nanoseconds of user and system time that the calling thread has used so far (CLOCK_THREAD_CPUTIME_ID).
 uint64_t cweir_thread_cpu_nanoseconds(void);
 
+/// How late the kernel may wake the calling thread from a timed sleep. The default of 50 microseconds is what a load
+/// generator would otherwise add to every operation that it waits for.
+void cweir_set_timer_slack_nanoseconds(uint64_t nanoseconds);
+
+/// Sleeps until CLOCK_MONOTONIC reads `nanoseconds`; returns at once where it already does.
+void cweir_sleep_until_nanoseconds(uint64_t nanoseconds);
+
 /// Whether jemalloc serves this process, asked at run time (so a preloaded one is found too). Where it does,
 /// writes its version, cut to `capacity` bytes and ended by a zero byte, into `version`.
 int cweir_jemalloc_version(char *version, size_t capacity);

@@ -12,6 +12,7 @@ struct BroadcastStore {
   private var order: UInt64 = 0
   private var transient: [[UInt8]] = []
   private var transientBytes = 0
+  var offeredBytes: Int { transientBytes }
   private(set) var queuedUserBytes = 0
   var finishedAnnouncements: [UInt64] = []
 

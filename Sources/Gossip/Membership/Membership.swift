@@ -174,6 +174,11 @@ public struct Membership: ~Copyable {
   /// How many members are known, dead ones that are not yet forgotten included.
   public var knownMemberCount: Int { table.count }
 
+  /// Whether nobody else is present.
+  public var isAlone: Bool {
+    !table.ring.contains { $0 != localSlot && !table[$0].isDeadOrLeft }
+  }
+
   /// The local member.
   public var localMember: Member { member(inSlot: localSlot) }
 
