@@ -56,7 +56,7 @@ struct EmbeddedTargetFactory: TargetFactory {
 
   func startCluster(_ configuration: ClusterConfiguration) throws -> any Target {
     guard configuration.durability == .memory else {
-      throw TargetError("the embedded cluster keeps its log in memory; use --sync memory")
+      throw TargetError("the embedded cluster keeps its log in memory; use --durability memory")
     }
     var log = Logger(label: "weir")
     log.logLevel = .error

@@ -12,7 +12,7 @@ enum SuiteSession {
     let started = Date()
     let machine = MachineReader.fingerprint()
     try checkWritable(options)
-    let factory = try clusterFactory()
+    let factory = clusterFactory()
     let files = try ResultFiles(parent: options.results, started: started, revision: machine.shortRevision)
     let interrupts = Interrupts()
     let progress = ProgressLine(isSilent: false)
