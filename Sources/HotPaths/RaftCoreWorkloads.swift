@@ -75,85 +75,82 @@ public enum RaftCoreWorkloadError: Error {
   case readsUnanswered(Int)
 }
 
-/// A node and what it hands out, in a box, since a node cannot be copied.
-private final class NodeBox {
-  var raw: RawNode
-  var ready = Ready()
-  var readsAnswered = 0
+/// Three nodes whose messages go from one straight into the others.
+private struct ThreeNodes: ~Copyable {
+  private var nodes: [3 of RawNode]
+  private var ready = Ready()
+  var encodes = false
+  private var builder = EntryBatchBuilder(capacity: 1 << 20)
+  private var wire = Wire()
+  private var readsAsked: UInt64 = 0
+  private var readsAnswered = 0
 
-  init(_ id: NodeID, readMode: ReadMode) throws {
+  init(readMode: ReadMode) throws {
+    nodes = [
+      try Self.node(1, readMode: readMode), try Self.node(2, readMode: readMode), try Self.node(3, readMode: readMode),
+    ]
+  }
+
+  private static func node(_ id: NodeID, readMode: ReadMode) throws -> RawNode {
     var configuration = RaftConfiguration(id: id)
     configuration.preVote = true
     configuration.checkQuorum = true
     configuration.maximumMessageBytes = 1 << 20
-    configuration.maximumPendingReads = 1 << 20
     configuration.maximumInflightMessages = 512
+    configuration.maximumPendingReads = 1 << 20
     configuration.refuseVotesWithinLease = readMode == .leaseBased
     configuration.readMode = readMode
     configuration.randomSeed = id
-    raw = try RawNode(
+    var node = try RawNode(
       configuration: configuration, log: LogBuffer(), configurationState: ConfigurationState(voters: [1, 2, 3]))
-    raw.nowNanoseconds = 1
+    node.nowNanoseconds = 1
+    return node
   }
-}
-
-/// Three nodes whose messages go from one straight into the others.
-private struct ThreeNodes: ~Copyable {
-  private let nodes: [NodeBox]
-  var encodes = false
-  private var builder = EntryBatchBuilder(capacity: 1 << 20)
-  private var wire = Wire()
-  private var reads: UInt64 = 0
-
-  init(readMode: ReadMode) throws {
-    nodes = try (1...3).map { try NodeBox(NodeID($0), readMode: readMode) }
-  }
-
-  private var leader: NodeBox { nodes[0] }
 
   mutating func elect() throws {
-    try leader.raw.campaign()
+    try nodes[0].campaign()
     try settle()
-    guard leader.raw.role == .leader, leader.raw.commit > 0 else { throw RaftCoreWorkloadError.notElected }
+    guard nodes[0].role == .leader, nodes[0].commit > 0 else { throw RaftCoreWorkloadError.notElected }
     for _ in 0..<2 {
-      leader.raw.tick()
+      nodes[0].tick()
       try settle()
     }
   }
 
   mutating func proposeSingly(_ payload: [UInt8], count: Int) throws {
     let bytes = payload.span.bytes
-    for _ in 0..<count { try leader.raw.propose(payload: bytes) }
+    for _ in 0..<count { try nodes[0].propose(payload: bytes) }
     try finish()
   }
 
   mutating func proposeBatch(_ payload: [UInt8], count: Int) throws {
     let bytes = payload.span.bytes
     for _ in 0..<count { builder.append(payload: bytes) }
-    try leader.raw.propose(builder.finish())
+    try nodes[0].propose(builder.finish())
     try finish()
   }
 
   mutating func read(count: Int) throws {
-    let before = leader.readsAnswered
+    let before = readsAnswered
     for _ in 0..<count {
-      reads += 1
-      leader.raw.readIndex(context: reads)
+      readsAsked += 1
+      nodes[0].readIndex(context: readsAsked)
     }
     try settle()
-    let answered = leader.readsAnswered - before
-    guard answered == count else { throw RaftCoreWorkloadError.readsUnanswered(count - answered) }
+    guard readsAnswered - before == count else {
+      throw RaftCoreWorkloadError.readsUnanswered(count - readsAnswered + before)
+    }
   }
 
   /// Lets everything be stored, committed and applied everywhere, and drops what is no longer needed.
   private mutating func finish() throws {
-    let last = leader.raw.lastIndex
+    let last = nodes[0].lastIndex
     try settle()
-    for node in nodes {
-      guard node.raw.applied == last else {
-        throw RaftCoreWorkloadError.notCommitted(applied: node.raw.applied, expected: last)
+    for position in 0..<3 {
+      guard nodes[position].applied == last else {
+        throw RaftCoreWorkloadError.notCommitted(applied: nodes[position].applied, expected: last)
       }
-      if last > 4096 { node.raw.compact(through: last - 4096) }
+      if last > 4096 { nodes[position].compact(through: last - 4096) }
     }
   }
 
@@ -161,24 +158,26 @@ private struct ThreeNodes: ~Copyable {
     var isBusy = true
     while isBusy {
       isBusy = false
-      for node in nodes where node.raw.hasReady {
+      for position in 0..<3 where nodes[position].hasReady {
         isBusy = true
-        node.raw.ready(into: &node.ready)
-        node.readsAnswered += node.ready.readStates.count
-        if encodes { try sendEncoded(node) } else { try send(node) }
-        node.raw.advance(node.ready)
+        nodes[position].ready(into: &ready)
+        readsAnswered += ready.readStates.count
+        if encodes { try sendEncoded() } else { try send() }
+        nodes[position].advance(ready)
       }
     }
   }
 
-  private func send(_ node: NodeBox) throws {
-    for message in node.ready.messages { try nodes[Int(message.to) - 1].raw.step(message) }
+  private mutating func send() throws {
+    for position in 0..<ready.messages.count {
+      try nodes[Int(ready.messages[position].to) - 1].step(ready.messages[position])
+    }
   }
 
-  private mutating func sendEncoded(_ node: NodeBox) throws {
-    for message in node.ready.messages {
-      let received = try wire.carry(message)
-      try nodes[Int(received.to) - 1].raw.step(received)
+  private mutating func sendEncoded() throws {
+    for position in 0..<ready.messages.count {
+      let received = try wire.carry(ready.messages[position])
+      try nodes[Int(received.to) - 1].step(received)
     }
   }
 }
