@@ -185,7 +185,7 @@ extension SimulatedCluster {
     var violation: Violation?
     let remembers = !options.driverBugs.contains(.ignoresSessions)
     batch.forEach { header, payload in
-      guard violation == nil else { return }
+      guard violation == nil, header.index > node.restoredIndex else { return }
       let before = node.machine.appliedIndex
       let command = node.machine.apply(header, payload, remembersSessions: remembers)
       do throws(Violation) {
@@ -232,6 +232,8 @@ extension SimulatedCluster {
     node.machine = machine
     node.configuration = snapshot.metadata.configuration
     node.snapshotIndex = snapshot.metadata.index
+    node.restoredIndex = snapshot.metadata.index
+    node.core?.raw.setAvailableSnapshot(snapshot)
     record { "n\(node.id) restores the snapshot at \(snapshot.metadata.index)" }
     try checker.restored(node.position, index: machine.appliedIndex, digest: machine.digest)
     answerReads(node)
