@@ -57,7 +57,8 @@ struct SafetyChecker {
   mutating func write(_ write: StableWrite, by node: Int) throws(Violation) {
     let view = nodes[node]
     if !write.entries.isEmpty {
-      if view.isLeader, write.firstIndex <= view.written.lastIndex,
+      // A node that has just followed a higher term writes that term along.
+      if view.isLeader, (write.hardState?.term ?? view.term) == view.term, write.firstIndex <= view.written.lastIndex,
         let term = view.written.term(at: write.firstIndex), term == view.term
       {
         throw Violation(
@@ -273,7 +274,11 @@ struct SafetyChecker {
     if view.promisedVotes.last?.term != message.term {
       nodes[node].promisedVotes.append((message.term, message.to))
     }
-    guard view.durableVotes.contains(where: { $0.term == message.term && $0.vote == message.to }) else {
+    // A node that is durably in a later term by now cannot vote in this one again.
+    guard
+      view.durable.hardState.term > message.term
+        || view.durableVotes.contains(where: { $0.term == message.term && $0.vote == message.to })
+    else {
       throw Violation(
         .durableBeforeSend,
         "n\(node + 1) grants its vote in term \(message.term) to n\(message.to) before the vote is durable")

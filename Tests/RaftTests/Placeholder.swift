@@ -1,0 +1,1 @@
+// The room's first file goes here; this one goes away with it.
