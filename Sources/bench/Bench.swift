@@ -22,6 +22,7 @@ struct Bench: ParsableCommand {
   static let subcommandList: [any ParsableCommand.Type] = [
     Generator.self,
     Machine.self,
+    Sweep.self,
   ]
 
   static func main() {
