@@ -1,1 +1,1 @@
-import Testing
+// The room's first file goes here; this one goes away with it.

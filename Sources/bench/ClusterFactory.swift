@@ -1,0 +1,6 @@
+import Load
+
+/// What starts the cluster that the suites drive.
+func clusterFactory() throws -> any TargetFactory {
+  throw TargetError("this build has no embedded cluster")
+}
