@@ -28,6 +28,7 @@ struct Bench: ParsableCommand {
     Run.self,
     Generator.self,
     Machine.self,
+    Sweep.self,
     Simulate.self,
   ]
 

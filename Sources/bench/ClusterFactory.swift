@@ -1,4 +1,4 @@
 import Load
 
 /// What starts the cluster that the suites drive.
-func clusterFactory() -> any TargetFactory { EmbeddedTargetFactory() }
+func clusterFactory() throws -> any TargetFactory { EmbeddedTargetFactory() }

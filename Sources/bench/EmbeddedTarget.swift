@@ -103,7 +103,6 @@ private final class EmbeddedSession: TargetSession {
   private var leader = 0
   private var builder = EntryBatchBuilder(capacity: 256 << 10)
   private var tokens: [UInt32] = []
-  private var key = [UInt8](repeating: 0, count: KeySpelling.keyBytes)
   private var setCommand: [UInt8] = []
   private var deleteCommand: [UInt8]
 
@@ -112,7 +111,7 @@ private final class EmbeddedSession: TargetSession {
   init(cluster: EmbeddedCluster, readMode: Load.ReadMode) throws {
     self.cluster = cluster
     self.readMode = readMode
-    deleteCommand = try Command.encode(.delete, key: key)
+    deleteCommand = try Command.encode(.delete, key: [UInt8](repeating: 0, count: KeySpelling.keyBytes))
     for node in cluster.nodes {
       ways.append(Way(node: node, lane: try node.openLane(capacity: Self.laneCapacity, parker: parker)))
     }
@@ -217,10 +216,7 @@ private final class EmbeddedSession: TargetSession {
 
   private func answer(_ token: UInt32, _ keyNumber: UInt64) -> Completion {
     let (low, high) = KeySpelling.words(keyNumber)
-    key.withUnsafeMutableBytes { bytes in
-      bytes.storeBytes(of: low.littleEndian, as: UInt64.self)
-      bytes.storeBytes(of: high.littleEndian, toByteOffset: 8, as: UInt64.self)
-    }
+    let key: [2 of UInt64] = [low.littleEndian, high.littleEndian]
     let value = ways[leader].node.store.read(key.span.bytes) { value -> ValueID? in
       guard let value, value.byteCount >= ValueID.encodedBytes else { return nil }
       let low = value.unsafeLoadUnaligned(as: UInt64.self)

@@ -12,7 +12,7 @@ enum SuiteSession {
     let started = Date()
     let machine = MachineReader.fingerprint()
     try checkWritable(options)
-    let factory = clusterFactory()
+    let factory = try clusterFactory()
     let files = try ResultFiles(parent: options.results, started: started, revision: machine.shortRevision)
     let interrupts = Interrupts()
     let progress = ProgressLine(isSilent: false)

@@ -12,6 +12,7 @@ extension SimulatedCluster {
         return
       }
       node.inbox.append(input)
+      try takeInbox(node)
       return
     }
     try feed(input, node)
@@ -28,6 +29,7 @@ extension SimulatedCluster {
       // One message at a time, or all that waited at once: both are what servers do.
       if plan.core.handlesInputsOneByOne || position == inputs.count - 1 {
         try drain(node)
+        guard node.isUp else { return }
         guard node.canRun else {
           node.inbox.insert(contentsOf: inputs[(position + 1)...], at: 0)
           return

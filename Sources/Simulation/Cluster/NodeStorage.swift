@@ -185,7 +185,7 @@ extension SimulatedCluster {
     var violation: Violation?
     let remembers = !options.driverBugs.contains(.ignoresSessions)
     batch.forEach { header, payload in
-      guard violation == nil else { return }
+      guard violation == nil, header.index > node.restoredIndex else { return }
       let before = node.machine.appliedIndex
       let command = node.machine.apply(header, payload, remembersSessions: remembers)
       do throws(Violation) {
@@ -232,6 +232,8 @@ extension SimulatedCluster {
     node.machine = machine
     node.configuration = snapshot.metadata.configuration
     node.snapshotIndex = snapshot.metadata.index
+    node.restoredIndex = snapshot.metadata.index
+    node.core?.raw.setAvailableSnapshot(snapshot)
     record { "n\(node.id) restores the snapshot at \(snapshot.metadata.index)" }
     try checker.restored(node.position, index: machine.appliedIndex, digest: machine.digest)
     answerReads(node)
@@ -288,15 +290,15 @@ extension SimulatedCluster {
     return true
   }
 
-  /// The process ends, and what was not synced may be lost.
-  func crash(_ node: SimulatedNode) {
+  /// The process ends, and what was not synced may be lost, unless the machine goes on.
+  func crash(_ node: SimulatedNode, losesPower: Bool = true) {
     guard node.isUp else { return }
     mark(.crash)
     if !node.configuration.votersOutgoing.isEmpty { mark(.crashInJointConfiguration) }
     let underWay = node.jobs[..<node.jobsInFlight].map(\.write)
     if !node.jobs.isEmpty { mark(.crashWithUnsyncedWrites) }
     if let store = node.store {
-      store.crash(&crashRandom, tears: plan.disk.tearsAtCrash)
+      if losesPower { store.crash(&crashRandom, tears: plan.disk.tearsAtCrash) } else { store.kill() }
       node.unsynced = underWay
       checker.crashed(node.position, surviving: [])
     } else {

@@ -45,4 +45,5 @@ public enum Mark: Int, Sendable, CaseIterable {
   case diskError
   case leaderRemoved
   case learnerPromoted
+  case removedVoterNeeded
 }
