@@ -290,15 +290,15 @@ extension SimulatedCluster {
     return true
   }
 
-  /// The process ends, and what was not synced may be lost.
-  func crash(_ node: SimulatedNode) {
+  /// The process ends, and what was not synced may be lost, unless the machine goes on.
+  func crash(_ node: SimulatedNode, losesPower: Bool = true) {
     guard node.isUp else { return }
     mark(.crash)
     if !node.configuration.votersOutgoing.isEmpty { mark(.crashInJointConfiguration) }
     let underWay = node.jobs[..<node.jobsInFlight].map(\.write)
     if !node.jobs.isEmpty { mark(.crashWithUnsyncedWrites) }
     if let store = node.store {
-      store.crash(&crashRandom, tears: plan.disk.tearsAtCrash)
+      if losesPower { store.crash(&crashRandom, tears: plan.disk.tearsAtCrash) } else { store.kill() }
       node.unsynced = underWay
       checker.crashed(node.position, surviving: [])
     } else {
