@@ -21,6 +21,7 @@ struct Bench: ParsableCommand {
   /// Every subcommand, in the order the help shows. Add yours here.
   static let subcommandList: [any ParsableCommand.Type] = [
     Generator.self,
+    HotPathsCommand.self,
     Machine.self,
   ]
 
