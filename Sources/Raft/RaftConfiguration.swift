@@ -58,7 +58,11 @@ public struct RaftConfiguration: Sendable {
   /// Reads that wait, for a round or for the first commit of the term; what is beyond is refused.
   public var maximumPendingReads = 1 << 16
 
-  public init(id: NodeID) { self.id = id }
+  public init(id: NodeID, electionTicks: Int = 10, heartbeatTicks: Int = 1) {
+    self.id = id
+    self.electionTicks = electionTicks
+    self.heartbeatTicks = heartbeatTicks
+  }
 
   /// Checks every setting.
   /// - Throws: `RaftError.invalidConfiguration` with the setting's name.

@@ -102,8 +102,13 @@ struct RaftLog: ~Copyable {
   mutating func append(proposals: EntryBatch, term: Term) { buffer.append(proposals: proposals, term: term) }
 
   /// The first entry of a leader's batch that is not in the log as it is, or nil if all are.
-  func findConflict(_ batch: EntryBatch) -> LogIndex? {
-    if batch.firstIndex > lastIndex { return batch.firstIndex }
+  @inline(__always)
+  func findConflict(_ batch: borrowing EntryBatch) -> LogIndex? {
+    batch.firstIndex > lastIndex ? batch.firstIndex : findOverlappingConflict(batch)
+  }
+
+  @inline(never)
+  private func findOverlappingConflict(_ batch: borrowing EntryBatch) -> LogIndex? {
     var conflict: LogIndex?
     var existing: Term = 0
     var conflicting: Term = 0
@@ -126,21 +131,24 @@ struct RaftLog: ~Copyable {
   ///
   /// Only from the first real conflict on: an old message that repeats a part of what is here must not cut off what
   /// follows, since that may be acknowledged, even committed, already.
-  mutating func replaceSuffix(with batch: EntryBatch, from index: LogIndex) {
+  mutating func replaceSuffix(with batch: borrowing EntryBatch, from index: LogIndex) {
     precondition(index > committed, "committed entries are never replaced: \(index) <= \(committed)")
-    if index <= lastIndex {
-      if index <= unstableOffset {
-        logger.write(.info) { "replace the unstable entries from index \(index)" }
-        unstableOffset = index
-        offsetInProgress = index
-      } else {
-        logger.write(.info) { "truncate the unstable entries before index \(index)" }
-        // Being stored, but to be stored again: what is under way are other entries.
-        offsetInProgress = min(offsetInProgress, index)
-      }
-      buffer.truncateSuffix(from: index)
+    if index <= lastIndex { truncate(from: index) }
+    buffer.append(copy batch, from: index)
+  }
+
+  @inline(never)
+  private mutating func truncate(from index: LogIndex) {
+    if index <= unstableOffset {
+      logger.write(.info) { "replace the unstable entries from index \(index)" }
+      unstableOffset = index
+      offsetInProgress = index
+    } else {
+      logger.write(.info) { "truncate the unstable entries before index \(index)" }
+      // Being stored, but to be stored again: what is under way are other entries.
+      offsetInProgress = min(offsetInProgress, index)
     }
-    buffer.append(batch, from: index)
+    buffer.truncateSuffix(from: index)
   }
 
   // MARK: Storing

@@ -67,32 +67,34 @@ extension RawNode {
   // MARK: Log
 
   private mutating func handleAppend(_ message: Message) throws(RaftError) {
-    var answer = Message(type: .appendResponse, to: message.from)
+    var answer = Message(type: .appendResponse, to: message.from, from: id, term: term)
     if message.index < log.committed {
       // An old message. What is committed is the same in both logs.
       answer.index = log.committed
-      return send(answer)
+      return sendAfterAppend(answer)
     }
     guard log.matches(EntryID(term: message.logTerm, index: message.index)) || takesUnmatched(message) else {
       return rejectAppend(message)
     }
-    let entries = message.entries
-    let lastNew = message.index + UInt64(entries.count)
-    if !entries.isEmpty, let conflict = firstToReplace(entries) {
-      guard conflict > log.committed else {
-        throw .malformedMessage(
-          "entry \(conflict) conflict with committed entry [committed(\(log.committed))]")
-      }
-      log.replaceSuffix(with: entries, from: conflict)
-    }
+    let lastNew = message.index + UInt64(message.entries.count)
+    if !message.entries.isEmpty { try takeEntries(message.entries) }
     // Not beyond what this message says is the same: entries behind may be left over from an older leader.
     log.commit(to: min(message.commit, lastNew))
     answer.index = lastNew
     if hasPlantedBugs && plantedBugs.contains(.acknowledgeOwnLastIndex) { answer.index = log.lastIndex }
-    send(answer)
+    sendAfterAppend(answer)
   }
 
-  private func firstToReplace(_ entries: EntryBatch) -> LogIndex? {
+  @inline(__always)
+  private mutating func takeEntries(_ entries: borrowing EntryBatch) throws(RaftError) {
+    guard let conflict = firstToReplace(entries) else { return }
+    guard conflict > log.committed else {
+      throw .malformedMessage("entry \(conflict) conflict with committed entry [committed(\(log.committed))]")
+    }
+    log.replaceSuffix(with: entries, from: conflict)
+  }
+
+  private func firstToReplace(_ entries: borrowing EntryBatch) -> LogIndex? {
     if hasPlantedBugs && plantedBugs.contains(.truncateWithoutConflict), entries.firstIndex > log.committed {
       return entries.firstIndex
     }
@@ -104,6 +106,7 @@ extension RawNode {
       && message.index <= log.lastIndex && message.entries.isEmpty
   }
 
+  @inline(never)
   private mutating func rejectAppend(_ message: Message) {
     logger.write(.debug) {
       "\(id.hex) [logterm: \(log.termOrZero(at: message.index)), index: \(message.index)] rejected MsgApp "

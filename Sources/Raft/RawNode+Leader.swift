@@ -8,7 +8,7 @@ extension RawNode {
       if message.reject {
         handleAppendRejection(message, slot: slot)
       } else {
-        try handleAppendAcknowledgement(message, slot: slot)
+        try acknowledge(slot: slot, from: message.from, index: message.index)
       }
     case .heartbeatResponse:
       if let slot = memberSlot(message) { handleHeartbeatResponse(message, slot: slot) }
@@ -27,8 +27,9 @@ extension RawNode {
   }
 
   private func memberSlot(_ message: Message) -> Int? {
-    if let slot = tracker.slot(of: message.from) { return slot }
-    logger.write(.debug) { "\(id.hex) no progress available for \(message.from.hex)" }
+    let from = message.from
+    if let slot = tracker.slot(of: from) { return slot }
+    logger.write(.debug) { "\(id.hex) no progress available for \(from.hex)" }
     return nil
   }
 
@@ -92,19 +93,22 @@ extension RawNode {
     sendAppend(slot: slot)
   }
 
-  private mutating func handleAppendAcknowledgement(_ message: Message, slot: Int) throws(RaftError) {
-    guard message.index <= log.lastIndex else {
+  /// A member holds the log up to `index`.
+  mutating func acknowledge(slot: Int, from member: NodeID, index: LogIndex) throws(RaftError) {
+    guard index <= log.lastIndex else {
       throw .malformedMessage(
-        "MsgAppResp from \(message.from.hex) acknowledges index \(message.index) beyond the last, \(log.lastIndex)")
+        "MsgAppResp from \(member.hex) acknowledges index \(index) beyond the last, \(log.lastIndex)")
     }
     tracker.progress[slot].isRecentlyActive = true
-    let isNews = tracker.progress[slot].maybeUpdate(to: message.index)
+    let isNews = tracker.progress[slot].maybeUpdate(to: index)
     // Also what is known already moves a probed member on: it may have been told unreachable, and have nothing to catch up.
-    guard isNews || (tracker.progress[slot].match == message.index && tracker.progress[slot].state == .probe) else {
-      return
+    guard isNews || (tracker.progress[slot].match == index && tracker.progress[slot].state == .probe) else { return }
+    if tracker.progress[slot].state == .replicate {
+      tracker.progress[slot].inflights.free(through: index, of: tracker.rings[slot])
+    } else {
+      leaveProbeOrSnapshot(slot: slot)
     }
-    advanceState(slot: slot, acknowledged: message.index)
-    let isOwn = message.from == id
+    let isOwn = member == id
     if maybeCommit() {
       releasePostponedReads()
       broadcastAppend()
@@ -114,28 +118,23 @@ extension RawNode {
     guard !isOwn else { return }
     // The window may have room again for more than one message.
     while sendAppend(slot: slot, evenIfEmpty: false) {}
-    if message.from == leadTransferee, tracker.progress[slot].match == log.lastIndex {
-      logger.write(.info) { "\(id.hex) sent MsgTimeoutNow to \(message.from.hex) after received MsgAppResp" }
-      sendTimeoutNow(to: message.from)
+    if member == leadTransferee, tracker.progress[slot].match == log.lastIndex {
+      logger.write(.info) { "\(id.hex) sent MsgTimeoutNow to \(member.hex) after received MsgAppResp" }
+      sendTimeoutNow(to: member)
     }
   }
 
-  private mutating func advanceState(slot: Int, acknowledged index: LogIndex) {
-    switch tracker.progress[slot].state {
-    case .replicate:
-      tracker.progress[slot].inflights.free(through: index)
-    case .probe:
-      tracker.progress[slot].becomeReplicate()
-    case .snapshot:
-      // However it got there, by this snapshot or another: what follows is in the log.
-      guard tracker.progress[slot].match + 1 >= log.firstIndex else { return }
-      logger.write(.debug) {
-        "\(id.hex) recovered from needing snapshot, resumed sending replication messages to "
-          + "\(tracker.progress[slot].id.hex) [\(tracker.progress[slot])]"
-      }
-      tracker.progress[slot].becomeProbe()
-      tracker.progress[slot].becomeReplicate()
+  @inline(never)
+  private mutating func leaveProbeOrSnapshot(slot: Int) {
+    if tracker.progress[slot].state == .probe { return tracker.progress[slot].becomeReplicate() }
+    // However it got there, by this snapshot or another: what follows is in the log.
+    guard tracker.progress[slot].match + 1 >= log.firstIndex else { return }
+    logger.write(.debug) {
+      "\(id.hex) recovered from needing snapshot, resumed sending replication messages to "
+        + "\(tracker.progress[slot].id.hex) [\(tracker.progress[slot])]"
     }
+    tracker.progress[slot].becomeProbe()
+    tracker.progress[slot].becomeReplicate()
   }
 
   // MARK: Other responses

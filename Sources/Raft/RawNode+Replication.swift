@@ -4,7 +4,6 @@ extension RawNode {
   // MARK: Sending
 
   /// Puts a message into the outbox: now, or behind the storing that it promises.
-  @inline(__always)
   mutating func send(_ message: consuming Message) {
     if message.from == .none { message.from = id }
     switch message.type {
@@ -17,19 +16,33 @@ extension RawNode {
       precondition(message.term == 0, "term should not be set when sending \(message.type.etcdName)")
       message.term = term
     }
-    trace(.send(message.type, to: message.to))
     switch message.type {
-    case .appendResponse, .voteResponse, .preVoteResponse:
-      // These say that an entry or a vote will survive a restart, rejections included: one may rest on a term that is not
-      // stored yet.
-      if hasPlantedBugs, message.to != id, sendsBeforeStored(message.type) { return outbox.append(message) }
-      afterAppend.append(message)
+    case .appendResponse, .voteResponse, .preVoteResponse: sendAfterAppend(message)
     default:
       precondition(message.to != id, "message should not be self-addressed when sending \(message.type.etcdName)")
+      trace(.send(message.type, to: message.to))
       outbox.append(message)
     }
   }
 
+  /// Puts a message behind the storing of what it promises.
+  ///
+  /// Acknowledgements and votes say that an entry or a vote will survive a restart, rejections included: one may rest on a
+  /// term that is not stored yet. Answers to this node itself are kept apart, since they never leave it.
+  @inline(__always)
+  mutating func sendAfterAppend(_ message: consuming Message) {
+    trace(.send(message.type, to: message.to))
+    if message.to == id {
+      ownSteps.append(
+        OwnStep(type: message.type, term: message.term, index: message.index, position: afterAppend.count))
+    } else if hasPlantedBugs, sendsBeforeStored(message.type) {
+      outbox.append(message)
+    } else {
+      afterAppend.append(message)
+    }
+  }
+
+  @inline(never)
   private func sendsBeforeStored(_ type: MessageType) -> Bool {
     type == .appendResponse
       ? plantedBugs.contains(.appendAckBeforeStored) : plantedBugs.contains(.voteBeforeStored)
@@ -39,34 +52,40 @@ extension RawNode {
   /// - Returns: whether a message went out.
   @discardableResult
   mutating func sendAppend(slot: Int, evenIfEmpty: Bool = true) -> Bool {
-    if tracker.progress[slot].isPaused { return false }
-    let next = tracker.progress[slot].next
+    let progress = tracker.progress[slot]
+    if progress.isPaused { return false }
+    let next = progress.next
     let last = log.lastIndex
-    if next > last, !evenIfEmpty, log.term(at: next - 1) != nil { return false }
     // The previous term is looked up even for an empty message: without it (compacted away) a member would take a message
     // that says nothing about where the logs agree, and commit what it does not have.
-    var previousTerm = log.term(at: next - 1)
-    if previousTerm == nil, hasPlantedBugs, plantedBugs.contains(.appendWithoutPreviousTerm) { previousTerm = 0 }
-    guard let previousTerm else { return sendSnapshot(slot: slot) }
-    var message = Message(type: .append, to: tracker.progress[slot].id, from: id)
+    guard let previousTerm = log.term(at: next - 1) ?? termOfCompactedPrevious() else { return sendSnapshot(slot: slot) }
+    if next > last, !evenIfEmpty { return false }
+    // A full window lets an empty message through: if all that is under way was lost, only its answer can tell.
+    let isThrottled = progress.state == .replicate && progress.inflights.isFull
+    if isThrottled, !evenIfEmpty { return false }
+    var message = Message(type: .append, to: progress.id, from: id, term: term)
     message.index = next - 1
     message.logTerm = previousTerm
     message.commit = log.committed
+    var count = 0
     var bytes = 0
-    // A full window lets an empty message through: if all that is under way was lost, only its answer can tell.
-    let isThrottled = tracker.progress[slot].state == .replicate && tracker.progress[slot].inflights.isFull
     if next <= last, !isThrottled {
       guard next >= log.firstIndex else { return sendSnapshot(slot: slot) }
       message.entries = log.buffer.batch(
         from: next, through: last, maximumBytes: configuration.maximumMessageBytes)
+      count = message.entries.count
       bytes = message.entries.payloadBytes
     }
-    let count = message.entries.count
-    if count == 0, !evenIfEmpty { return false }
-    send(message)
-    tracker.progress[slot].sentEntries(count: count, bytes: bytes)
+    trace(.send(.append, to: message.to))
+    outbox.append(message)
+    tracker.progress[slot].sentEntries(count: count, bytes: bytes, ring: &tracker.rings[slot])
     tracker.progress[slot].sentCommit = log.committed
     return true
+  }
+
+  /// Nil, so that a snapshot is sent instead.
+  private func termOfCompactedPrevious() -> Term? {
+    hasPlantedBugs && plantedBugs.contains(.appendWithoutPreviousTerm) ? 0 : nil
   }
 
   private mutating func sendSnapshot(slot: Int) -> Bool {
@@ -176,9 +195,9 @@ extension RawNode {
       _ = tracker.progress[ownSlot].maybeUpdate(to: log.lastIndex)
       _ = maybeCommit()
     }
-    var acknowledgement = Message(type: .appendResponse, to: id)
-    acknowledgement.index = log.lastIndex
-    send(acknowledgement)
+    trace(.send(.appendResponse, to: id))
+    ownSteps.append(
+      OwnStep(type: .appendResponse, term: term, index: log.lastIndex, position: afterAppend.count))
   }
 
   /// Commits what a quorum has, if it is of this term: an older entry on a quorum may still be replaced by a leader that

@@ -1,25 +1,33 @@
 import WeirCore
 
 extension MessageType {
-  private static func set(_ types: [MessageType]) -> UInt32 { types.reduce(0) { $0 | 1 << UInt32($1.rawValue) } }
-
-  private static let localTypes = set([
-    .hup, .beat, .unreachable, .snapshotStatus, .checkQuorum, .storageAppend, .storageAppendResponse, .storageApply,
-    .storageApplyResponse,
-  ])
-  private static let responseTypes = set([
-    .appendResponse, .voteResponse, .heartbeatResponse, .unreachable, .readIndexResponse, .preVoteResponse,
-    .storageAppendResponse, .storageApplyResponse,
-  ])
-  private static let termlessTypes =
-    localTypes | set([.propose, .readIndex, .transferLeader, .forgetLeader, .preVoteResponse])
-
   /// Only the node itself and its threads may produce it.
-  public var isLocal: Bool { Self.localTypes >> UInt32(rawValue) & 1 != 0 }
+  public var isLocal: Bool {
+    switch self {
+    case .hup, .beat, .unreachable, .snapshotStatus, .checkQuorum, .storageAppend, .storageAppendResponse,
+      .storageApply, .storageApplyResponse:
+      true
+    default: false
+    }
+  }
+
   /// Makes sense only from a member.
-  public var isResponse: Bool { Self.responseTypes >> UInt32(rawValue) & 1 != 0 }
+  public var isResponse: Bool {
+    switch self {
+    case .appendResponse, .voteResponse, .heartbeatResponse, .unreachable, .readIndexResponse, .preVoteResponse,
+      .storageAppendResponse, .storageApplyResponse:
+      true
+    default: false
+    }
+  }
+
   /// May come without a term.
-  var mayLackTerm: Bool { Self.termlessTypes >> UInt32(rawValue) & 1 != 0 }
+  var mayLackTerm: Bool {
+    switch self {
+    case .propose, .readIndex, .transferLeader, .forgetLeader, .preVoteResponse: true
+    default: isLocal
+    }
+  }
 }
 
 extension NodeID {
@@ -45,14 +53,19 @@ extension RawNode {
   }
 
   private func validate(_ message: Message) throws(RaftError) {
+    // Reached with every message: what is wrong with one is said elsewhere.
     let numbers = message.term | message.logTerm | message.index | message.commit | message.rejectHint
-    guard numbers < impossibleNumber else {
-      throw .malformedMessage("\(message.type.etcdName) with an index or a term of 2^62 or more")
-    }
-    guard message.term != 0 || message.type.mayLackTerm else {
-      throw .malformedMessage("\(message.type.etcdName) from \(message.from.hex) without a term")
+    guard numbers < impossibleNumber, message.term != 0 || message.type.mayLackTerm else {
+      throw impossibleNumbers(message.type, from: message.from, term: message.term)
     }
     if message.type == .append, !message.entries.isEmpty { try validateEntries(message) }
+  }
+
+  @inline(never)
+  private func impossibleNumbers(_ type: MessageType, from: NodeID, term: Term) -> RaftError {
+    term == 0
+      ? .malformedMessage("\(type.etcdName) from \(from.hex) without a term")
+      : .malformedMessage("\(type.etcdName) from \(from.hex) with an index or a term of 2^62 or more")
   }
 
   /// The entries of an append follow one another and the previous entry, with terms that never fall nor exceed the

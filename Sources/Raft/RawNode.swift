@@ -50,7 +50,10 @@ public struct RawNode: ~Copyable {
   var outbox: [Message] = []
   /// Messages that promise something about stored state: they wait until it is stored.
   var afterAppend: [Message] = []
-  /// What this node has to tell itself at `advance`.
+  /// The same to this node itself.
+  var ownSteps: [OwnStep] = []
+  var ownStepsOnAdvance: [OwnStep] = []
+  /// What storage has to tell this node at `advance`.
   var stepsOnAdvance: [Message] = []
   var isAdvanceDue = false
   var readStates: [ReadState] = []

@@ -144,11 +144,11 @@ final class InteractionEnvironment {
       case .configurationChange:
         let change = try ConfigurationChange(decoding: data.span.bytes)
         update = change.context
-        configuration = node.raw.applyConfigurationChange(change)
+        configuration = try node.raw.applyConfigurationChange(change)
       case .configurationChangeV2:
         let change = try ConfigurationChangeV2(decoding: data.span.bytes)
         update = change.context
-        configuration = node.raw.applyConfigurationChange(change)
+        configuration = try node.raw.applyConfigurationChange(change)
       }
       node.history.append(
         Snapshot(
