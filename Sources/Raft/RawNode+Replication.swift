@@ -29,8 +29,7 @@ extension RawNode {
   ///
   /// Acknowledgements and votes say that an entry or a vote will survive a restart, rejections included: one may rest on a
   /// term that is not stored yet. Answers to this node itself are kept apart, since they never leave it.
-  @inline(__always)
-  mutating func sendAfterAppend(_ message: consuming Message) {
+  mutating func sendAfterAppend(_ message: Message) {
     trace(.send(message.type, to: message.to))
     if message.to == id {
       ownSteps.append(
@@ -42,7 +41,23 @@ extension RawNode {
     }
   }
 
+  /// Tells the leader that this node holds the log up to `index`, once it does.
+  @inline(__always)
+  mutating func sendAcknowledgement(to leader: NodeID, index: LogIndex) {
+    if hasPlantedBugs { return sendAcknowledgementSlowly(to: leader, index: index) }
+    trace(.send(.appendResponse, to: leader))
+    var answer = Message(type: .appendResponse, to: leader, from: id, term: term)
+    answer.index = index
+    afterAppend.append(answer)
+  }
+
   @inline(never)
+  private mutating func sendAcknowledgementSlowly(to leader: NodeID, index: LogIndex) {
+    var answer = Message(type: .appendResponse, to: leader, from: id, term: term)
+    answer.index = index
+    sendAfterAppend(answer)
+  }
+
   private func sendsBeforeStored(_ type: MessageType) -> Bool {
     type == .appendResponse
       ? plantedBugs.contains(.appendAckBeforeStored) : plantedBugs.contains(.voteBeforeStored)
@@ -52,18 +67,17 @@ extension RawNode {
   /// - Returns: whether a message went out.
   @discardableResult
   mutating func sendAppend(slot: Int, evenIfEmpty: Bool = true) -> Bool {
-    let progress = tracker.progress[slot]
-    if progress.isPaused { return false }
-    let next = progress.next
+    if tracker.progress[slot].isPaused { return false }
+    let next = tracker.progress[slot].next
     let last = log.lastIndex
     // The previous term is looked up even for an empty message: without it (compacted away) a member would take a message
     // that says nothing about where the logs agree, and commit what it does not have.
     guard let previousTerm = log.term(at: next - 1) ?? termOfCompactedPrevious() else { return sendSnapshot(slot: slot) }
     if next > last, !evenIfEmpty { return false }
     // A full window lets an empty message through: if all that is under way was lost, only its answer can tell.
-    let isThrottled = progress.state == .replicate && progress.inflights.isFull
+    let isThrottled = tracker.progress[slot].state == .replicate && tracker.progress[slot].inflights.isFull
     if isThrottled, !evenIfEmpty { return false }
-    var message = Message(type: .append, to: progress.id, from: id, term: term)
+    var message = Message(type: .append, to: tracker.progress[slot].id, from: id, term: term)
     message.index = next - 1
     message.logTerm = previousTerm
     message.commit = log.committed
@@ -71,12 +85,12 @@ extension RawNode {
     var bytes = 0
     if next <= last, !isThrottled {
       guard next >= log.firstIndex else { return sendSnapshot(slot: slot) }
-      message.entries = log.buffer.batch(
+      message.entries = log.batch(
         from: next, through: last, maximumBytes: configuration.maximumMessageBytes)
       count = message.entries.count
       bytes = message.entries.payloadBytes
     }
-    trace(.send(.append, to: message.to))
+    trace(.send(.append, to: tracker.progress[slot].id))
     outbox.append(message)
     tracker.progress[slot].sentEntries(count: count, bytes: bytes, ring: &tracker.rings[slot])
     tracker.progress[slot].sentCommit = log.committed
@@ -88,6 +102,7 @@ extension RawNode {
     hasPlantedBugs && plantedBugs.contains(.appendWithoutPreviousTerm) ? 0 : nil
   }
 
+  @inline(never)
   private mutating func sendSnapshot(slot: Int) -> Bool {
     let to = tracker.progress[slot].id
     guard tracker.progress[slot].isRecentlyActive else {
