@@ -46,9 +46,7 @@ extension RawNode {
   mutating func sendAcknowledgement(to leader: NodeID, index: LogIndex) {
     if hasPlantedBugs { return sendAcknowledgementSlowly(to: leader, index: index) }
     trace(.send(.appendResponse, to: leader))
-    var answer = Message(type: .appendResponse, to: leader, from: id, term: term)
-    answer.index = index
-    afterAppend.append(answer)
+    afterAppend.append(Message(acknowledging: index, to: leader, from: id, term: term))
   }
 
   @inline(never)
@@ -72,29 +70,40 @@ extension RawNode {
     let last = log.lastIndex
     // The previous term is looked up even for an empty message: without it (compacted away) a member would take a message
     // that says nothing about where the logs agree, and commit what it does not have.
-    guard let previousTerm = log.term(at: next - 1) ?? termOfCompactedPrevious() else { return sendSnapshot(slot: slot) }
+    guard let previousTerm = log.term(at: next - 1) ?? termOfCompactedPrevious() else {
+      return sendSnapshot(slot: slot)
+    }
     if next > last, !evenIfEmpty { return false }
     // A full window lets an empty message through: if all that is under way was lost, only its answer can tell.
     let isThrottled = tracker.progress[slot].state == .replicate && tracker.progress[slot].inflights.isFull
     if isThrottled, !evenIfEmpty { return false }
-    var message = Message(type: .append, to: tracker.progress[slot].id, from: id, term: term)
-    message.index = next - 1
-    message.logTerm = previousTerm
-    message.commit = log.committed
-    var count = 0
-    var bytes = 0
-    if next <= last, !isThrottled {
-      guard next >= log.firstIndex else { return sendSnapshot(slot: slot) }
-      message.entries = log.batch(
-        from: next, through: last, maximumBytes: configuration.maximumMessageBytes)
-      count = message.entries.count
-      bytes = message.entries.payloadBytes
-    }
     trace(.send(.append, to: tracker.progress[slot].id))
-    outbox.append(message)
-    tracker.progress[slot].sentEntries(count: count, bytes: bytes, ring: &tracker.rings[slot])
+    let to = tracker.progress[slot].id
+    if next > last || isThrottled {
+      outbox.append(
+        Message(
+          appending: EntryBatch(), behind: next - 1, logTerm: previousTerm, commit: log.committed, to: to, from: id,
+          term: term))
+      tracker.progress[slot].sentEntries(count: 0, bytes: 0, ring: &tracker.rings[slot])
+    } else {
+      sendEntries(to: to, slot: slot, EntryID(term: previousTerm, index: next - 1))
+    }
     tracker.progress[slot].sentCommit = log.committed
     return true
+  }
+
+  @inline(__always)
+  private mutating func sendEntries(to: NodeID, slot: Int, _ previous: EntryID) {
+    let entries = log.batch(
+      from: previous.index + 1, through: log.lastIndex, maximumBytes: configuration.maximumMessageBytes)
+    let count = entries.count
+    let bytes = entries.payloadBytes
+    outbox.append(
+      Message(
+        appending: consume entries, behind: previous.index, logTerm: previous.term, commit: log.committed, to: to,
+        from: id,
+        term: term))
+    tracker.progress[slot].sentEntries(count: count, bytes: bytes, ring: &tracker.rings[slot])
   }
 
   /// Nil, so that a snapshot is sent instead.
@@ -226,5 +235,14 @@ extension RawNode {
     hasCommittedInTerm = true
     trace(.commit)
     return true
+  }
+}
+
+extension Message {
+  /// Made in one piece: a variable that is filled bit by bit is copied once more on its way into the outbox.
+  @inline(__always)
+  fileprivate init(acknowledging index: LogIndex, to: NodeID, from: NodeID, term: Term) {
+    self.init(type: .appendResponse, to: to, from: from, term: term)
+    self.index = index
   }
 }
