@@ -97,7 +97,7 @@ let package = Package(
 
     // Tests mirror the rooms.
     .testTarget(
-      name: "WeirCoreTests", dependencies: ["WeirCore", "HotPaths", "CAllocationCounter"],
+      name: "WeirCoreTests", dependencies: ["WeirCore", "CWeir", "HotPaths", "CAllocationCounter"],
       swiftSettings: optimized),
     .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: optimized),
     .testTarget(name: "GossipTests", dependencies: ["Gossip", "CAllocationCounter"], swiftSettings: common),

@@ -38,6 +38,8 @@ struct WorkerLoop<Clock: LoadClock>: ~Copyable {
   private let start: UInt64
   private let windowStart: UInt64
   private let windowEnd: UInt64
+  /// Until when an open loop that is behind may still send what it was meant to.
+  private let sendingEnd: UInt64
 
   private var table: [InFlight]
   private var freeTokens: [UInt32]
@@ -48,7 +50,6 @@ struct WorkerLoop<Clock: LoadClock>: ~Copyable {
   private var remaining: UInt64
   private var schedule: ArrivalSchedule
   private var accountedUntil: UInt64
-  private var isAtLimit = false
   private var interval: IntervalMeasurement
   private var intervalEnd: UInt64
   private var history: HistoryRecorder
@@ -74,6 +75,7 @@ struct WorkerLoop<Clock: LoadClock>: ~Copyable {
     start = startNanoseconds
     windowStart = startNanoseconds + plan.warmUpNanoseconds
     windowEnd = windowStart + plan.durationNanoseconds
+    sendingEnd = isOpen ? windowEnd + 1_000_000_000 : windowEnd
     table = [InFlight](repeating: InFlight(), count: limit)
     freeTokens = (0..<UInt32(limit)).reversed()
     nextIndex = UInt64(worker)
@@ -122,10 +124,9 @@ struct WorkerLoop<Clock: LoadClock>: ~Copyable {
     return finish(end)
   }
 
-  /// An open loop that is behind at the end gets a second to send what it was meant to.
   private func isOver(_ now: UInt64) -> Bool {
     guard isOpen else { return true }
-    return start + schedule.nextNanoseconds >= windowEnd || now >= windowEnd + 1_000_000_000
+    return start + schedule.nextNanoseconds >= windowEnd || now >= sendingEnd
   }
 
   // MARK: Sending
@@ -139,7 +140,6 @@ struct WorkerLoop<Clock: LoadClock>: ~Copyable {
         schedule.advance()
         intended = start + schedule.nextNanoseconds
       }
-      isAtLimit = inFlightCount == limit && intended <= now
     } else {
       let count = min(room, Int(clamping: remaining))
       for _ in 0..<count { add(intended: 0) }
@@ -196,9 +196,9 @@ struct WorkerLoop<Clock: LoadClock>: ~Copyable {
     var deadline: UInt64 = 0
     if completions.isEmpty {
       if inFlightCount == limit || remaining == 0 {
-        deadline = windowEnd
+        deadline = sendingEnd
       } else if isOpen {
-        deadline = min(start + schedule.nextNanoseconds, windowEnd)
+        deadline = min(start + schedule.nextNanoseconds, sendingEnd)
       }
     }
     session.poll(into: &completions, until: deadline)
@@ -318,7 +318,10 @@ struct WorkerLoop<Clock: LoadClock>: ~Copyable {
     accountedUntil = max(accountedUntil, now)
     guard until > from else { return }
     result.inFlightNanoseconds += Double(until - from) * Double(inFlight)
-    if isAtLimit { result.atLimitNanoseconds += until - from }
+    guard isOpen, inFlight == limit else { return }
+    // Held back only from when the next operation was due.
+    let due = max(from, start + schedule.nextNanoseconds)
+    if until > due { result.atLimitNanoseconds += until - due }
   }
 
   /// Closes the interval, and any that passed without an answer.

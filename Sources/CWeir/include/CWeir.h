@@ -10,6 +10,13 @@
 /// (0 to start). Uses the processor's CRC instruction where there is one, else a table.
 uint32_t cweir_crc32c(uint32_t seed, const void *bytes, size_t count);
 
+/// CRC-32C of the 24 bytes of three little-endian words followed by `count` bytes at `from`, which are copied to `to` on
+/// the way: framing reads each byte once. The regions do not overlap.
+uint32_t cweir_crc32c_copy(uint64_t a, uint64_t b, uint64_t c, void *to, const void *from, size_t count);
+
+/// `cweir_crc32c` on the table, whatever the processor can do: what it is checked against.
+uint32_t cweir_crc32c_portable(uint32_t seed, const void *bytes, size_t count);
+
 /// 1 if `cweir_crc32c` runs on the processor's CRC instruction, 0 if on a table.
 int cweir_crc32c_is_hardware(void);
 

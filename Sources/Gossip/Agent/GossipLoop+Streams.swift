@@ -296,7 +296,6 @@ extension GossipLoop {
         switch verdict {
         case .success:
           self.finishMerge(remote, isJoin: isJoin)
-          self.performOutbox()
           completion(.success(()))
         case .failure(let error): completion(.failure(.mergeRefused("\(error)")))
         }
@@ -308,6 +307,8 @@ extension GossipLoop {
   private func finishMerge(_ remote: PushPull, isJoin: Bool) {
     guard !isShutDown else { return }
     membership.mergeRemoteState(remote, nowNanoseconds: Self.now())
+    // Before anybody is told that the exchange is done: they look at the members next.
+    performOutbox()
     if !remote.userState.isEmpty {
       let state = remote.userState
       callHooks { $0.delegate?.mergeRemoteState(state, isJoin: isJoin) }

@@ -43,7 +43,8 @@ final class StreamConnection {
   ///   - closing: left when the descriptor is closed.
   init(
     identifier: Int, purpose: Purpose, descriptor: Int32, isConnected: Bool, decoder: StreamDecoder,
-    deadlineNanoseconds: UInt64, queue: DispatchQueue, closing: DispatchGroup, onReadable: @escaping @Sendable () -> Void
+    deadlineNanoseconds: UInt64, queue: DispatchQueue, closing: DispatchGroup,
+    onReadable: @escaping @Sendable () -> Void
   ) {
     self.identifier = identifier
     self.purpose = purpose

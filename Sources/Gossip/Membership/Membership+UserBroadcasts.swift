@@ -35,8 +35,7 @@ extension Membership {
   public var offeredBytes: Int { broadcasts.offeredBytes }
 
   private mutating func queueUserBroadcast(_ message: [UInt8]) {
-    counters.droppedUserBroadcasts += broadcasts.queueUser(
-      message, maximumCount: configuration.maximumQueuedUserBroadcasts)
+    counters.droppedUserBroadcasts += broadcasts.queueUser(message)
     scheduleGossip()
   }
 

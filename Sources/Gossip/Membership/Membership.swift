@@ -85,7 +85,7 @@ public struct Membership: ~Copyable {
     health = LocalHealth(
       maximumMultiplier: configuration.usesLifeguard ? configuration.awarenessMaximumMultiplier : 1)
     lastIncarnation = configuration.startIncarnation
-    broadcasts = BroadcastStore()
+    broadcasts = BroadcastStore(configuration, hashSeed: random.next())
     rememberedPeers = RememberedPeers(capacity: configuration.maximumRememberedPeers)
     seenBroadcasts = SeenBroadcasts(capacity: configuration.rememberedBroadcasts)
     broadcastOrigin = random.next()
