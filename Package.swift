@@ -97,8 +97,8 @@ let package = Package(
 
     // Tests mirror the rooms.
     .testTarget(
-      name: "WeirCoreTests", dependencies: ["WeirCore", "HotPaths", "CAllocationCounter"],
-      swiftSettings: common),
+      name: "WeirCoreTests", dependencies: ["WeirCore", "CWeir", "HotPaths", "CAllocationCounter"],
+      swiftSettings: optimized),
     .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: optimized),
     .testTarget(name: "GossipTests", dependencies: ["Gossip", "CAllocationCounter"], swiftSettings: common),
     .testTarget(name: "WeirTransportTests", dependencies: ["WeirTransport"], swiftSettings: common),

@@ -13,12 +13,22 @@ public enum VoteResult: Sendable, Hashable {
 public struct ProgressTracker: Sendable {
   public private(set) var configuration: MembershipConfiguration
   public internal(set) var progress: [Progress]
+  /// The messages under way to each member, in the order of `progress`.
+  var rings: [InflightRing]
   private var voterSlots: [Int] = []
   private var outgoingSlots: [Int] = []
 
   public init(configuration: MembershipConfiguration = .init(), progress: [Progress] = []) {
+    self.init(configuration: configuration, progress: progress, continuing: nil)
+  }
+
+  /// - Parameter previous: what was in force; the messages under way to members that stay are known from there.
+  init(configuration: MembershipConfiguration, progress: [Progress], continuing previous: ProgressTracker?) {
     self.configuration = configuration
     self.progress = progress
+    rings = progress.map { member in
+      previous.flatMap { tracker in tracker.slot(of: member.id).map { tracker.rings[$0] } } ?? InflightRing()
+    }
     voterSlots = configuration.voters.compactMap { slot(of: $0) }
     outgoingSlots = configuration.votersOutgoing.compactMap { slot(of: $0) }
     precondition(

@@ -67,7 +67,7 @@ extension EntryBatch {
   @usableFromInline
   static func verified(slab: Slab, range: Range<Int>, rule: EntryRunRule) throws(EntryRunError) -> EntryBatch {
     let bytes = unsafe slab.bytes(in: range)
-    guard bytes.count > 0 else {
+    guard bytes.count > 0, let base = bytes.baseAddress else {
       if let announced = rule.announcedCount, announced > 0 {
         throw EntryRunError(entry: 0, byteOffset: 0, reason: .fewerThanAnnounced(announced))
       }
@@ -82,7 +82,7 @@ extension EntryBatch {
     while position < bytes.count {
       let reason: EntryRunError.Reason
       do {
-        let header = try unsafe EntryFrame.verify(UnsafeRawBufferPointer(rebasing: bytes[position...]))
+        let header = try unsafe EntryFrame.verify(base + position, availableBytes: bytes.count - position)
         if count == 0 {
           firstIndex = rule.isProposal ? 0 : rule.firstIndex ?? header.index
           expectedIndex = firstIndex
@@ -112,6 +112,6 @@ extension EntryBatch {
       throw EntryRunError(entry: count, byteOffset: position, reason: .fewerThanAnnounced(announced))
     }
     let head = EntrySlice(slab: slab, offset: range.lowerBound, byteCount: range.count)
-    return EntryBatch(firstIndex: firstIndex, count: count, head: head, rest: [], byteCount: range.count)
+    return EntryBatch(firstIndex: firstIndex, count: count, head: head, byteCount: range.count)
   }
 }

@@ -60,6 +60,8 @@ final class PeerLink {
   var failedAttempts = 0
   /// Why the peer last refused us, so that the log says it once.
   var lastRefusal: HelloVerdict?
+  /// When a waiting commit notice leaves, if no append has taken it along; 0 if none waits.
+  var noticeDeadlineNanoseconds: UInt64 = 0
   /// Whether a message was dropped since Raft was last told.
   var isUnreachable = false
 

@@ -42,7 +42,8 @@ struct FrameHeader: Equatable {
     unsafe target.storeBytes(of: Self.version.littleEndian, toByteOffset: 8, as: UInt16.self)
     unsafe target.storeBytes(of: kind.rawValue, toByteOffset: 10, as: UInt8.self)
     unsafe target.storeBytes(of: 0, toByteOffset: 11, as: UInt8.self)
-    unsafe target.storeBytes(of: UInt32(truncatingIfNeeded: coveredBytes).littleEndian, toByteOffset: 12, as: UInt32.self)
+    unsafe target.storeBytes(
+      of: UInt32(truncatingIfNeeded: coveredBytes).littleEndian, toByteOffset: 12, as: UInt32.self)
     unsafe target.storeBytes(of: clusterID.littleEndian, toByteOffset: 16, as: UInt64.self)
     unsafe target.storeBytes(of: sender.littleEndian, toByteOffset: 24, as: UInt64.self)
     let checksum = unsafe cweir_crc32c(0, target + 8, Self.bytes - 8 + coveredBytes)

@@ -80,6 +80,12 @@ struct OutboundQueue {
 
   static let maximumUrgentMessages = 8192
 
+  /// Whether nothing waits but a notice of a commit index, which the next append would carry anyway.
+  var holdsOnlyNotice: Bool {
+    guard urgent.isEmpty, bulk.messages.count - bulk.head == 1, let notice = bulk.messages.last else { return false }
+    return notice.entries.isEmpty
+  }
+
   /// The next message to send.
   mutating func pop() -> Message? {
     guard let message = urgent.pop() ?? bulk.pop() else { return nil }

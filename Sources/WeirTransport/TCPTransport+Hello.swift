@@ -97,7 +97,8 @@ extension TCPTransport {
     guard let link = link(of: connection.peer), reason != .duplicate, link.lastRefusal != reason else { return }
     link.lastRefusal = reason
     log.warning(
-      "node \(connection.peer) at \(link.address?.description ?? "?") refused this node \(configuration.nodeID): \(reason)")
+      "node \(connection.peer) at \(link.address?.description ?? "?") refused this node \(configuration.nodeID): \(reason)"
+    )
   }
 
   /// The connection carries messages from now on, in place of any other to the same peer.

@@ -28,6 +28,9 @@ public final class TCPTransport: PeerTransport {
   /// Random for each start: tells a node that connected twice from two nodes that claim one id.
   let instance: UInt64
   private var isClosed = false
+  private var now: UInt64 = 0
+  /// When the first held back commit notice has to leave.
+  private var noticeDeadline = UInt64.max
 
   /// Begins to listen.
   /// - Throws: `TransportError.cannotListen`.
@@ -90,10 +93,23 @@ public final class TCPTransport: PeerTransport {
   }
 
   public func flush() {
+    noticeDeadline = .max
     for link in links {
       guard let connection = link.connection, !connection.isBlocked, !link.outbound.isEmpty else { continue }
+      if holdsBack(link) { continue }
+      link.noticeDeadlineNanoseconds = 0
       writeMessages(link, connection)
     }
+  }
+
+  /// Whether all that waits is a commit notice whose time has not come.
+  private func holdsBack(_ link: PeerLink) -> Bool {
+    guard configuration.commitNoticeDelayNanoseconds > 0, link.outbound.holdsOnlyNotice else { return false }
+    if link.noticeDeadlineNanoseconds == 0 {
+      link.noticeDeadlineNanoseconds = now + configuration.commitNoticeDelayNanoseconds
+    }
+    noticeDeadline = min(noticeDeadline, link.noticeDeadlineNanoseconds)
+    return link.noticeDeadlineNanoseconds > now
   }
 
   private func writeMessages(_ link: PeerLink, _ connection: Connection) {
@@ -235,13 +251,19 @@ public final class TCPTransport: PeerTransport {
     switch (header.kind, connection.purpose) {
     case (.message, .messages):
       let message = try decode(slab, body)
-      guard message.from == connection.peer, message.to == configuration.nodeID else { throw .wrongSender(message.from) }
+      guard message.from == connection.peer, message.to == configuration.nodeID else {
+        throw .wrongSender(message.from)
+      }
       counters.messagesReceived += 1
       delegate?.transportReceived(message)
     case (.snapshotStart, .snapshots) where connection.snapshotSink == nil && header.coveredBytes == body.count:
       let message = try decode(slab, body)
-      guard message.from == connection.peer, message.to == configuration.nodeID else { throw .wrongSender(message.from) }
-      guard let sink = delegate?.transportSnapshotBegan(message) else { throw .invalidMessage("no snapshot wanted now") }
+      guard message.from == connection.peer, message.to == configuration.nodeID else {
+        throw .wrongSender(message.from)
+      }
+      guard let sink = delegate?.transportSnapshotBegan(message) else {
+        throw .invalidMessage("no snapshot wanted now")
+      }
       connection.snapshotSink = sink
     case (.snapshotChunk, .snapshots) where header.coveredBytes == body.count:
       guard let sink = connection.snapshotSink else { throw .invalidMessage("a chunk without a start") }
@@ -274,7 +296,10 @@ public final class TCPTransport: PeerTransport {
 
   // MARK: Time
 
+  public var nextFlushNanoseconds: UInt64 { noticeDeadline }
+
   public func advance(nowNanoseconds now: UInt64) -> UInt64 {
+    self.now = now
     var next = UInt64.max
     for link in links {
       if link.isUnreachable {
@@ -408,7 +433,8 @@ public final class TCPTransport: PeerTransport {
 
   func backOff(_ link: PeerLink, _ now: UInt64) {
     let doublings = min(link.failedAttempts, 20)
-    let pause = min(configuration.minimumBackoffNanoseconds << UInt64(doublings), configuration.maximumBackoffNanoseconds)
+    let pause = min(
+      configuration.minimumBackoffNanoseconds << UInt64(doublings), configuration.maximumBackoffNanoseconds)
     link.failedAttempts += 1
     link.nextAttemptNanoseconds = now + jittered(pause)
   }

@@ -24,6 +24,9 @@ public struct TransportConfiguration: Sendable {
   public var helloTimeoutNanoseconds: UInt64 = 5_000_000_000
   /// A peer that has been heard of within this time is alive: who claims its id now is an impostor.
   public var impostorWindowNanoseconds: UInt64 = 1_000_000_000
+  /// How long a notice that something is committed may wait for an append to travel with. Without it, every commit of a
+  /// lone proposal wakes every follower once more, for news that nobody waits for.
+  public var commitNoticeDelayNanoseconds: UInt64 = 0
   /// Connections that may wait for their hello at once.
   public var maximumPendingConnections = 64
   /// Seed of the jitter and of the instance number.
@@ -82,6 +85,8 @@ public protocol PeerTransport: AnyObject {
   func send(_ message: Message)
   /// Sends what is queued: one vectored write a peer.
   func flush()
+  /// When `flush` has to be called again although nothing more is sent.
+  var nextFlushNanoseconds: UInt64 { get }
   /// Sends a snapshot message, whose data comes from `source`, beside the messages; the delegate hears how it ended.
   func sendSnapshot(_ message: Message, source: any SnapshotSource)
   /// Connects, reconnects, times out. Call it with each turn of the loop.
@@ -102,4 +107,5 @@ extension PeerTransport {
   public func readable(channel: Int) {}
   public func writable(channel: Int) {}
   public var hasWork: Bool { false }
+  public var nextFlushNanoseconds: UInt64 { .max }
 }

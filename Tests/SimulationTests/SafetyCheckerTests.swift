@@ -118,7 +118,8 @@ struct SafetyCheckerTests {
     let alone = ConfigurationState(voters: [1])
     try checker.checkDurableQuorum(leader: 0, commit: 1, configuration: alone)
     let joint = ConfigurationState(voters: [1], votersOutgoing: [1, 2, 3])
-    #expect(broken { try checker.checkDurableQuorum(leader: 0, commit: 1, configuration: joint) } == .committedIsDurable)
+    #expect(
+      broken { try checker.checkDurableQuorum(leader: 0, commit: 1, configuration: joint) } == .committedIsDurable)
   }
 
   @Test("Entries skipped or applied twice, and states that differ")
@@ -132,14 +133,16 @@ struct SafetyCheckerTests {
   @Test(
     "Which configurations have intersecting quorums",
     arguments: [
-      ([1, 2, 3], [], [1, 2, 3, 4], [], true), ([1, 2, 3], [], [1, 2], [], true), ([1, 2, 3], [], [1, 2, 4], [], false),
+      ([1, 2, 3], [], [1, 2, 3, 4], [], true), ([1, 2, 3], [], [1, 2], [], true),
+      ([1, 2, 3], [], [1, 2, 4], [], false),
       ([1, 2, 3], [], [4, 5], [1, 2, 3], true), ([4, 5], [1, 2, 3], [4, 5], [], true),
       ([1, 2, 3], [], [4, 5], [], false), ([1], [], [1, 2], [], true), ([1], [], [2], [], false),
     ] as [([NodeID], [NodeID], [NodeID], [NodeID], Bool)])
   func configurations(_ old: [NodeID], _ oldOut: [NodeID], _ new: [NodeID], _ newOut: [NodeID], _ isSafe: Bool) {
     #expect(
       SafetyChecker.quorumsIntersect(
-        ConfigurationState(voters: old, votersOutgoing: oldOut), ConfigurationState(voters: new, votersOutgoing: newOut))
+        ConfigurationState(voters: old, votersOutgoing: oldOut), ConfigurationState(voters: new, votersOutgoing: newOut)
+      )
         == isSafe)
   }
 }

@@ -13,12 +13,6 @@ func encoded(_ message: Message, at offset: Int = 0) -> (slab: Slab, byteCount: 
   return (slab(of: bytes), bytes.count - offset)
 }
 
-func slab(of bytes: [UInt8]) -> Slab {
-  let slab = Slab(capacity: max(bytes.count, 1))
-  slab.bytes.copyBytes(from: bytes)
-  return slab
-}
-
 @Suite struct MessageCodecTests {
   @Test func anAppendComesBackWithItsEntries() throws {
     var log = LogBuffer()

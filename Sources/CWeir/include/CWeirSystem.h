@@ -6,6 +6,9 @@
 
 // Linux calls that Swift's Glibc module does not have. Each returns -1 and sets errno where it fails.
 
+/// Nanoseconds of CLOCK_BOOTTIME, which goes on while the machine sleeps: what leases are counted in.
+uint64_t cweir_boottime_nanoseconds(void);
+
 /// One readiness event: what was given with the descriptor, and which of the bits below are set.
 struct cweir_event {
   uint64_t data;

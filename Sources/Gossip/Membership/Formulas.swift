@@ -1,3 +1,5 @@
+import WeirCore
+
 #if canImport(Glibc)
   import Glibc
 #elseif canImport(Musl)
@@ -20,22 +22,9 @@ public enum Formulas {
   /// - Parameters:
   ///   - multiplier: memberlist's `RetransmitMult`.
   ///   - nodeCount: known members, the local one among them.
-  /// - Returns: the number of transmissions, 0 for an empty cluster.
+  /// - Returns: the number of transmissions, 0 for an empty cluster, at most 255.
   public static func retransmitLimit(multiplier: Int, nodeCount: Int) -> Int {
-    saturatingProduct(multiplier, decimalDigits(ofOneMoreThanOrUpTo: max(0, nodeCount)))
-  }
-
-  /// `ceil(log10(n + 1))` in integers: floating point would round `log10(1000)` to either side of 3.
-  private static func decimalDigits(ofOneMoreThanOrUpTo nodeCount: Int) -> Int {
-    var digits = 0
-    var power = 1
-    while power <= nodeCount {
-      digits += 1
-      let (next, overflow) = power.multipliedReportingOverflow(by: 10)
-      if overflow { break }
-      power = next
-    }
-    return digits
+    BroadcastQueue.retransmitLimit(multiplier: multiplier, nodeCount: nodeCount)
   }
 
   /// The shortest time a suspicion lasts before it becomes a death:
@@ -88,11 +77,6 @@ public enum Formulas {
   }
 
   static func saturatingProduct(_ a: UInt64, _ b: UInt64) -> UInt64 {
-    let (product, overflow) = a.multipliedReportingOverflow(by: b)
-    return overflow ? .max : product
-  }
-
-  static func saturatingProduct(_ a: Int, _ b: Int) -> Int {
     let (product, overflow) = a.multipliedReportingOverflow(by: b)
     return overflow ? .max : product
   }

@@ -88,8 +88,7 @@ extension Membership {
   }
 
   private mutating func finishIfAlone(_ number: UInt64) {
-    let someoneElse = table.ring.contains { $0 != localSlot && !table[$0].isDeadOrLeft }
-    if !someoneElse { finishAnnouncement(number, wasDelivered: true) }
+    if isAlone { finishAnnouncement(number, wasDelivered: true) }
   }
 
   mutating func announcementTimedOut(number: UInt64) {

@@ -38,17 +38,12 @@ extension Membership {
     guard !broadcasts.isEmpty else { return }
     let reserved = broadcasts.hasUserBroadcasts ? limitBytes * sharePercent / 100 : 0
     let used = broadcasts.takeMembership(
-      limitBytes: limitBytes - min(reserved, broadcasts.queuedUserBytes), retransmitLimit: retransmitLimit,
-      into: &composer)
-    broadcasts.takeUser(limitBytes: limitBytes - used, retransmitLimit: retransmitLimit, into: &composer)
+      limitBytes: limitBytes - min(reserved, broadcasts.queuedUserBytes), nodeCount: table.count, into: &composer)
+    broadcasts.takeUser(limitBytes: limitBytes - used, nodeCount: table.count, into: &composer)
     reportFinishedAnnouncements()
   }
 
   private var sharePercent: Int { min(max(0, configuration.userBroadcastSharePercent), 100) }
-
-  private var retransmitLimit: Int {
-    Formulas.retransmitLimit(multiplier: configuration.retransmitMultiplier, nodeCount: table.count)
-  }
 
   // MARK: Gossip tick
 

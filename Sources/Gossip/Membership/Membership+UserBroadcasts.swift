@@ -31,9 +31,11 @@ extension Membership {
     scheduleGossip()
   }
 
+  /// What was offered and has not been sent yet.
+  public var offeredBytes: Int { broadcasts.offeredBytes }
+
   private mutating func queueUserBroadcast(_ message: [UInt8]) {
-    counters.droppedUserBroadcasts += broadcasts.queueUser(
-      message, maximumCount: configuration.maximumQueuedUserBroadcasts)
+    counters.droppedUserBroadcasts += broadcasts.queueUser(message)
     scheduleGossip()
   }
 

@@ -85,7 +85,7 @@ public struct Membership: ~Copyable {
     health = LocalHealth(
       maximumMultiplier: configuration.usesLifeguard ? configuration.awarenessMaximumMultiplier : 1)
     lastIncarnation = configuration.startIncarnation
-    broadcasts = BroadcastStore()
+    broadcasts = BroadcastStore(configuration, hashSeed: random.next())
     rememberedPeers = RememberedPeers(capacity: configuration.maximumRememberedPeers)
     seenBroadcasts = SeenBroadcasts(capacity: configuration.rememberedBroadcasts)
     broadcastOrigin = random.next()
@@ -173,6 +173,11 @@ public struct Membership: ~Copyable {
 
   /// How many members are known, dead ones that are not yet forgotten included.
   public var knownMemberCount: Int { table.count }
+
+  /// Whether nobody else is present.
+  public var isAlone: Bool {
+    !table.ring.contains { $0 != localSlot && !table[$0].isDeadOrLeft }
+  }
 
   /// The local member.
   public var localMember: Member { member(inSlot: localSlot) }

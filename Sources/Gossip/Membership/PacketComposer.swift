@@ -29,6 +29,12 @@ struct PacketComposer {
     ends.append(bytes.count)
   }
 
+  /// Adds a message from its bytes.
+  mutating func add(_ message: RawSpan) {
+    message.withUnsafeBytes { bytes.append(contentsOf: $0) }
+    ends.append(bytes.count)
+  }
+
   /// Adds a message from its bytes, `prefix` first.
   mutating func add(prefix: UInt8? = nil, _ message: some Collection<UInt8>) {
     if let prefix { bytes.append(prefix) }

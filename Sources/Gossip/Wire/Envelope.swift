@@ -1,11 +1,5 @@
 import Crypto
 
-#if canImport(FoundationEssentials)
-  import FoundationEssentials
-#else
-  import Foundation
-#endif
-
 /// The encryption envelope: `version, nonce[12], ciphertext, tag[16]`, AES-GCM.
 ///
 /// Version 0 pads the plaintext by PKCS#7 to 16 bytes before sealing (peers that speak protocol 1); version 1 does not.
@@ -60,8 +54,8 @@ public enum Envelope {
       output.append(contentsOf: box.ciphertext)
       output.append(contentsOf: box.tag)
     } catch {
-      // Sealing fails only for a nonce or key of a wrong length, and both are checked where they are made.
-      throw .decryptionFailed
+      // It fails only for a nonce or key of a wrong length, and both are checked where they are made.
+      throw .encryptionFailed
     }
   }
 
@@ -75,11 +69,11 @@ public enum Envelope {
     guard version <= 1 else { throw .unknownEncryptionVersion(version) }
     let smallest = version == 0 ? plainOverheadBytes + blockBytes : plainOverheadBytes
     guard envelope.count >= smallest else { throw .truncated(neededBytes: smallest) }
-    let combined = Data(copying: envelope.extracting(1...))
+    guard let box = try? AES.GCM.SealedBox(combined: [UInt8](copying: envelope.extracting(1...))) else {
+      throw .decryptionFailed
+    }
     for key in keyring.symmetricKeys {
-      guard let box = try? AES.GCM.SealedBox(combined: combined),
-        let plaintext = try? AES.GCM.open(box, using: key, authenticating: associated)
-      else { continue }
+      guard let plaintext = try? AES.GCM.open(box, using: key, authenticating: associated) else { continue }
       var bytes = [UInt8](plaintext)
       if version == 0 { try removePadding(&bytes) }
       return bytes
@@ -93,13 +87,5 @@ public enum Envelope {
       bytes.count % blockBytes == 0, bytes.suffix(Int(last)).allSatisfy({ $0 == last })
     else { throw .invalidPadding }
     bytes.removeLast(Int(last))
-  }
-}
-
-extension Data {
-  /// The bytes of a span, copied.
-  init(copying span: Span<UInt8>) {
-    self.init(capacity: span.count)
-    for index in span.indices { append(span[index]) }
   }
 }

@@ -100,13 +100,16 @@ public struct Alive: Hashable, Sendable {
   public var incarnation: UInt32
   public var node: NodeName
   public var address: GossipAddress
-  /// The application's metadata, at most 512 bytes by memberlist's rule for senders.
+  /// The application's metadata, at most `largestMetaBytes`.
   public var meta: [UInt8]
   /// How an empty `meta` is written: memberlist without a Delegate writes nil, one whose Delegate returns no bytes
   /// writes an empty string. The two mean the same; the difference is kept so that a message is passed on as it came.
   public var isEmptyMetaNil: Bool
   /// nil where a peer sent fewer than six version bytes.
   public var versions: ProtocolVersions?
+
+  /// What memberlist lets a member announce as its metadata (`MetaMaxSize`).
+  public static let largestMetaBytes = 512
 
   public init(
     incarnation: UInt32, node: NodeName, address: GossipAddress, meta: [UInt8] = [],

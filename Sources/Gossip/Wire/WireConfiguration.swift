@@ -42,8 +42,10 @@ public struct WireLimits: Hashable, Sendable {
   /// All that one packet decompresses to, over all its parts. A peer's packet holds 64 KiB at most before it is
   /// compressed; memberlist would take 40 MiB from each of 255 parts.
   public var decompressedPacketBytes = 1_048_576
-  /// One node state, header, ping, ack or error of a stream, encoded.
-  public var messageBytes = 65_536
+  /// One node state, header, ping, ack or error of a stream, encoded. A node state of the longest metadata takes well
+  /// under 1 KiB. It is read again from its start whenever bytes were missing, so this also bounds what a peer can make
+  /// us do that sends it a byte at a time.
+  public var messageBytes = 16_384
   /// How deep compounds and compressions may nest in a packet.
   public var nesting = 6
 

@@ -32,6 +32,7 @@ public enum WireError: Error, Hashable, Sendable {
   case labelTooLong(byteCount: Int)
   /// No key of the keyring opens it, or it was altered on the way.
   case decryptionFailed
+  case encryptionFailed
   case unknownEncryptionVersion(UInt8)
   case invalidPadding
   /// The peer does not encrypt and we do (memberlist sends this text to the peer).
@@ -75,6 +76,7 @@ extension WireError: CustomStringConvertible {
     case .unexpectedLabel: "a label header, although the configuration says that a proxy has taken it off"
     case .labelTooLong(let count): "a label has at most 255 bytes, not \(count)"
     case .decryptionFailed: "no installed key opens it: give all members of the cluster a common key"
+    case .encryptionFailed: "the bytes could not be encrypted"
     case .unknownEncryptionVersion(let version): "encryption version \(version) is unknown (0 and 1 are)"
     case .invalidPadding: "the padding under the encryption is not PKCS#7"
     case .notEncrypted: "encryption is configured but remote state is not encrypted"

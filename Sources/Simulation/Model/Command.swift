@@ -75,6 +75,13 @@ struct RegisterMachine: Sendable, Hashable {
     sessions = Array(repeating: 0, count: clients)
   }
 
+  /// The state that a cluster begins with.
+  mutating func begin(at index: LogIndex, term: Term) {
+    appliedIndex = index
+    appliedTerm = term
+    digest = 0x5EED
+  }
+
   /// Applies one entry.
   /// - Returns: the command that it carried, if it was a client's.
   @discardableResult

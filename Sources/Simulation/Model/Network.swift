@@ -62,7 +62,9 @@ struct Network {
     for link in links { cuts[link.from * nodeCount + link.to] += change }
   }
 
-  mutating func clog(_ link: Link, by delayNanoseconds: Int) { clogs[link.from * nodeCount + link.to] += delayNanoseconds }
+  mutating func clog(_ link: Link, by delayNanoseconds: Int) {
+    clogs[link.from * nodeCount + link.to] += delayNanoseconds
+  }
 
   mutating func burst(by perMillion: Int) { burstPerMillion += perMillion }
 

@@ -32,10 +32,10 @@ public struct DiskSettings: Sendable, Hashable {
   public var slowSyncNanoseconds = 200_000_000
   /// At a crash, unsynced writes may survive in part (torn, in any order), and not only vanish.
   public var tearsAtCrash = false
+  /// Size of the log's segments in bytes.
+  public var segmentBytes = 32 << 10
   /// The node ends itself on a failed write or sync with this rate, and starts again.
   public var errorPerMillion = 0
-  /// Syncs do nothing. (Breaks safety; for tests of the simulator only.)
-  public var lies = false
 }
 
 /// How reads are served.
@@ -73,6 +73,8 @@ public struct CoreSettings: Sendable, Hashable {
   public var maximumCommittedBytesPerReady = 1 << 20
   public var disablesProposalForwarding = false
   public var stepsDownOnRemoval = true
+  /// Whether a node drains the core after every message, or after all that wait.
+  public var handlesInputsOneByOne = true
   /// Applied entries after which a snapshot is made.
   public var snapshotThreshold = 40
   /// Entries kept behind a snapshot for slow followers.
@@ -144,6 +146,8 @@ public enum FaultAction: Sendable, Hashable {
   case clog(from: Int, to: Int, delayNanoseconds: Int)
   case lossBurst(perMillion: Int)
   case slowDisk(Target)
+  /// A bit of the node's stored bytes flips, while it is down for a moment.
+  case damage(Target)
   case transfer(to: Target)
   case campaign(Target)
   case forgetLeader(Target)

@@ -88,6 +88,7 @@ struct StableWrite: Sendable {
   var snapshotReplacesLog = false
   /// The log is not needed up to here.
   var compactIndex: LogIndex = 0
+  var compactTerm: Term = 0
 
   /// Does the write to an image.
   func apply(to image: inout StableImage) {

@@ -68,6 +68,8 @@ struct Swarm {
     plan.core.maximumInflightMessages = random.pick([1, 2, 8, 64, 256])
     plan.core.maximumUncommittedBytes = random.pick([1024, 1 << 20, 1 << 20])
     plan.core.maximumCommittedBytesPerReady = random.pick([64, 256, 1 << 20])
+    plan.core.handlesInputsOneByOne = random.coin()
+    plan.core.stepsDownOnRemoval = random.chance(perMillion: 800_000)
     plan.core.disablesProposalForwarding = random.chance(perMillion: 300_000)
     plan.core.snapshotThreshold = random.pick([10, 20, 40, 100])
     plan.core.trailingEntries = random.pick([0, 2, 10])
@@ -99,6 +101,7 @@ struct Swarm {
     if random.chance(perMillion: 300_000) { plan.disk.slowPerMillion = random.pick([1_000, 20_000]) }
     plan.disk.slowSyncNanoseconds = random.pick([50_000_000, 300_000_000])
     plan.disk.tearsAtCrash = random.chance(perMillion: 700_000)
+    plan.disk.segmentBytes = random.pick([8 << 10, 16 << 10, 64 << 10])
     if profile == .disk, random.coin() { plan.disk.errorPerMillion = random.pick([500, 5_000]) }
   }
 
@@ -139,7 +142,7 @@ struct Swarm {
     plan.faultPhaseNanoseconds = timeout * UInt64(random.pick([8, 14, 22]))
     plan.healingNanoseconds = timeout * 30
     for kind in Kind.allCases where random.below(100) < weight(of: kind) {
-      let count = random.between(1, kind == .membership && profile == .membership ? 6 : 3)
+      let count = kind == .damage ? 1 : random.between(1, kind == .membership && profile == .membership ? 6 : 3)
       for _ in 0..<count { plan.faults.append(draw(kind)) }
     }
     plan.faults.sort { $0.beginNanoseconds < $1.beginNanoseconds }
@@ -147,7 +150,7 @@ struct Swarm {
 
   private enum Kind: CaseIterable {
     case crash, crashAll, pause, isolate, split, oneWay, bridge, clog, burst, slowDisk, transfer, campaign, forget
-    case membership
+    case membership, damage
   }
 
   /// In how many of a hundred seeds a kind of fault happens.
@@ -164,6 +167,8 @@ struct Swarm {
     case (.crashes, .crash), (.disk, .crash): 95
     case (.crashes, .crashAll), (.disk, .crashAll): 50
     case (.catchUp, .isolate), (.catchUp, .pause), (.catchUp, .clog), (.catchUp, .crash): 60
+    case (.disk, .damage): plan.initialVoters >= 3 ? 25 : 0
+    case (_, .damage): 0
     case (_, .crashAll): 15
     case (_, .forget): 10
     case (_, .campaign): 20
@@ -191,6 +196,7 @@ struct Swarm {
       return Fault(at: begin, for: duration, .clog(from: node(), to: node(), delayNanoseconds: delay))
     case .burst: return Fault(at: begin, for: duration, .lossBurst(perMillion: random.pick([300_000, 700_000])))
     case .slowDisk: return Fault(at: begin, for: duration, .slowDisk(target()))
+    case .damage: return Fault(at: begin, for: 0, .damage(target()))
     case .transfer: return Fault(at: begin, for: 0, .transfer(to: target()))
     case .campaign: return Fault(at: begin, for: 0, .campaign(target()))
     case .forget: return Fault(at: begin, for: 0, .forgetLeader(target()))

@@ -53,6 +53,15 @@ public class Lane: @unchecked Sendable {
     }
   }
 
+  /// Moves what waits to the node: batches, and a token for each entry. On the node's queue, with empty arrays.
+  func takeInbox(into batches: inout [EntryBatch], tokens: inout [UInt32]) {
+    inbox.withLock { inbox in
+      swap(&inbox.batches, &batches)
+      swap(&inbox.tokens, &tokens)
+      inbox.byteCount = 0
+    }
+  }
+
   /// Takes completions of consecutive proposals; `firstIndex` is the log index of the first, 0 if it never got one.
   /// On the node's queue.
   func deliver(_ completions: borrowing [UInt64], firstIndex: LogIndex) {
@@ -61,6 +70,13 @@ public class Lane: @unchecked Sendable {
 
   /// Everything of this turn has been delivered. On the node's queue.
   func publish() {}
+
+  /// Up to which ticket reads may be answered, and up to which of those they must be given up instead. On any thread.
+  public final var settledReads: (settled: UInt64, failed: UInt64) {
+    // In this order: a failure is stored before the ticket that it settles.
+    let settled = settledTicket.load(ordering: .acquiring)
+    return (settled, failedTicket.load(ordering: .acquiring))
+  }
 
   /// Settles reads. On the node's queue.
   final func settleReads(through ticket: UInt64, succeeded: Bool) {
@@ -74,6 +90,7 @@ public class Lane: @unchecked Sendable {
 ///
 /// Sendable: completions pass through a ring with one writer (the node's queue) and one reader (the owner's thread),
 /// each of which moves its own position only.
+@safe
 public final class SessionLane: Lane, @unchecked Sendable {
   private let ring: UnsafeMutablePointer<UInt64>
   private let mask: Int

@@ -4,6 +4,7 @@ import Synchronization
 /// Lets one thread sleep until another has something for it. A notification that comes before the sleep is not lost.
 ///
 /// Sendable: the word is atomic and lives as long as the object.
+@safe
 public final class Parker: @unchecked Sendable {
   private static let empty: UInt32 = 0
   private static let notified: UInt32 = 1

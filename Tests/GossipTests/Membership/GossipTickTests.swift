@@ -8,7 +8,7 @@ struct GossipTickTests {
   func fanout() throws {
     let harness = try MembershipHarness()
     harness.addPeers(12)
-    harness.perform { membership, _ in membership.broadcasts = BroadcastStore() }
+    harness.perform { membership, _ in membership.broadcasts = BroadcastStore(membership.configuration, hashSeed: 0) }
     harness.receive(.dead(Dead(incarnation: 1, node: "p1", from: "p2")))
     harness.advance(by: 200 * millisecond)
     let told = harness.sent.filter { $0.messages.contains(.dead(Dead(incarnation: 1, node: "p1", from: "p2"))) }
@@ -21,7 +21,7 @@ struct GossipTickTests {
   func transmitLimit() throws {
     let harness = try MembershipHarness { $0.probeIntervalNanoseconds = 3600 * second }
     harness.addPeers(12)
-    harness.perform { membership, _ in membership.broadcasts = BroadcastStore() }
+    harness.perform { membership, _ in membership.broadcasts = BroadcastStore(membership.configuration, hashSeed: 0) }
     let obituary = GossipMessage.dead(Dead(incarnation: 1, node: "p1", from: "p2"))
     harness.receive(obituary)
     harness.advance(by: 20 * second)
@@ -52,7 +52,7 @@ struct GossipTickTests {
   func replacement() throws {
     let harness = try MembershipHarness()
     harness.addPeers(5)
-    harness.perform { membership, _ in membership.broadcasts = BroadcastStore() }
+    harness.perform { membership, _ in membership.broadcasts = BroadcastStore(membership.configuration, hashSeed: 0) }
     harness.receive(.suspect(Suspect(incarnation: 1, node: "p1", from: "p2")))
     harness.receive(.alive(harness.alive("p1", incarnation: 2, address: MembershipHarness.peerAddress(1))))
     harness.advance(by: 3 * second)

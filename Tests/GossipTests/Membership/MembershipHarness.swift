@@ -13,6 +13,9 @@ final class MembershipHarness {
   private(set) var delivered: [[UInt8]] = []
   private var cache = ByteStringCache()
 
+  /// Whether every ping that goes out while time passes is answered at once.
+  var answersPings = false
+
   static let address = GossipAddress(ip: IPAddress(10, 0, 0, 1), port: 7946)
 
   init(
@@ -61,10 +64,20 @@ final class MembershipHarness {
     let end = now + nanoseconds
     while membership.nextDeadlineNanoseconds <= end, !isDone() {
       now = max(now, membership.nextDeadlineNanoseconds)
+      let sentBefore = sent.count
       membership.tick(nowNanoseconds: now)
       collect()
+      if answersPings { answerPings(in: sent[sentBefore...]) }
     }
     if !isDone() { now = end }
+  }
+
+  private func answerPings(in packets: ArraySlice<(to: GossipAddress, messages: [GossipMessage], withChecksum: Bool)>) {
+    for packet in packets {
+      for case .ping(let ping) in packet.messages {
+        receive(.ack(Ack(sequenceNumber: ping.sequenceNumber)), from: packet.to)
+      }
+    }
   }
 
   func state(of name: NodeName) -> NodeStateKind? { membership.member(named: name)?.state }

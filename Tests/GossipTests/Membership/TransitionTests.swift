@@ -317,7 +317,7 @@ struct TransitionTests {
 
   /// Lets everything queued be transmitted as often as it will be, while every probe is answered.
   private func drainBroadcasts(_ harness: MembershipHarness) {
-    harness.perform { membership, _ in membership.broadcasts = BroadcastStore() }
+    harness.perform { membership, _ in membership.broadcasts = BroadcastStore(membership.configuration, hashSeed: 0) }
     harness.forgetHistory()
   }
 

@@ -1,0 +1,27 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// Fuzz targets of the decoders, for libFuzzer. A package of its own: building it needs the fuzzer's runtime and its
+// instrumentation, which no other build wants.
+//
+//   swift build -c release -Xswiftc -sanitize=fuzzer -Xswiftc -use-ld=lld --product FuzzGossipPacket
+//   .build/release/FuzzGossipPacket -runs=10000000 -rss_limit_mb=512 -max_len=2048
+
+/// Each target's name, and the rooms it reaches into. One folder each under Sources/.
+let fuzzers: [(name: String, rooms: [String])] = [
+  ("FuzzGossipPacket", ["Gossip"]),
+  ("FuzzGossipStream", ["Gossip"]),
+]
+
+let package = Package(
+  name: "weir-fuzz",
+  dependencies: [.package(name: "weir", path: "../..")],
+  targets: [.target(name: "CFuzzDriver")]
+    + fuzzers.map { fuzzer in
+      .executableTarget(
+        name: fuzzer.name,
+        dependencies: ["CFuzzDriver"] + fuzzer.rooms.map { .product(name: $0, package: "weir") },
+        swiftSettings: [.unsafeFlags(["-parse-as-library"])])
+    },
+  swiftLanguageModes: [.v6]
+)
