@@ -68,7 +68,7 @@ let package = Package(
       swiftSettings: optimized + memorySafe),
 
     // Measuring and judging.
-    .target(name: "Measure", dependencies: ["CWeir", histogram], swiftSettings: optimized),
+    .target(name: "Measure", dependencies: ["CWeir", crypto, histogram], swiftSettings: optimized),
     .target(name: "Linearizability", swiftSettings: optimized),
     .target(
       name: "Load", dependencies: ["Measure", "Linearizability", "CWeir"], swiftSettings: optimized),
@@ -97,8 +97,8 @@ let package = Package(
 
     // Tests mirror the rooms.
     .testTarget(
-      name: "WeirCoreTests", dependencies: ["WeirCore", "HotPaths", "CAllocationCounter"],
-      swiftSettings: common),
+      name: "WeirCoreTests", dependencies: ["WeirCore", "CWeir", "HotPaths", "CAllocationCounter"],
+      swiftSettings: optimized),
     .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: optimized),
     .testTarget(name: "GossipTests", dependencies: ["Gossip", "CAllocationCounter"], swiftSettings: common),
     .testTarget(name: "WeirTransportTests", dependencies: ["WeirTransport"], swiftSettings: common),

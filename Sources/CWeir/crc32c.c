@@ -1,12 +1,163 @@
+// CRC-32C on the processor's instruction where there is one, else on a table of 8 x 256.
+//
+// The instruction takes 8 bytes and has a latency of 3 cycles at a throughput of 1, so one chain leaves two thirds of it
+// idle. From 6 x 8 bytes on, three chains run side by side over a third of the bytes each and are joined afterwards:
+// appending n zero bytes to a message multiplies its remainder by x^8n, a carry-less multiplication and one more CRC
+// instruction (which reduces). 152 bytes, the checksummed part of a frame with a payload of 128, take 7 + 2 links
+// instead of 19.
+
 #include "CWeir.h"
 
-#include <pthread.h>
 #include <string.h>
 
 static uint32_t table[8][256];
-static pthread_once_t table_once = PTHREAD_ONCE_INIT;
 
-static void make_table(void) {
+static uint32_t crc32c_table(uint32_t seed, const uint8_t *bytes, size_t count) {
+  uint32_t crc = ~seed;
+  for (; count >= 8; count -= 8, bytes += 8) {
+    uint32_t low = (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+    low ^= crc;
+    crc = table[7][low & 0xFF] ^ table[6][(low >> 8) & 0xFF] ^ table[5][(low >> 16) & 0xFF] ^ table[4][low >> 24]
+        ^ table[3][bytes[4]] ^ table[2][bytes[5]] ^ table[1][bytes[6]] ^ table[0][bytes[7]];
+  }
+  for (; count > 0; count--, bytes++) crc = (crc >> 8) ^ table[0][(crc ^ *bytes) & 0xFF];
+  return ~crc;
+}
+
+static uint32_t seal_table(uint64_t a, uint64_t b, uint64_t c, void *to, const void *from, size_t count) {
+  uint8_t words[24];
+  for (int i = 0; i < 8; i++) {
+    words[i] = (uint8_t)(a >> 8 * i);
+    words[8 + i] = (uint8_t)(b >> 8 * i);
+    words[16 + i] = (uint8_t)(c >> 8 * i);
+  }
+  if (count > 0) memcpy(to, from, count);
+  return crc32c_table(crc32c_table(0, words, sizeof words), to, count);
+}
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define CWEIR_HARDWARE 1
+#define CWEIR_TARGET __attribute__((target("sse4.2,pclmul")))
+#define CRC64(crc, word) _mm_crc32_u64(crc, word)
+#define CRC32(crc, half) _mm_crc32_u32((uint32_t)(crc), half)
+#define CRC8(crc, byte) _mm_crc32_u8((uint32_t)(crc), byte)
+
+static int hardware_is_there(void) { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"); }
+
+CWEIR_TARGET static inline uint64_t multiply(uint64_t crc, uint64_t constant) {
+  return (uint64_t)_mm_cvtsi128_si64(
+      _mm_clmulepi64_si128(_mm_cvtsi64_si128((long long)crc), _mm_cvtsi64_si128((long long)constant), 0));
+}
+#elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32) && defined(__ARM_FEATURE_AES) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#include <arm_acle.h>
+#include <arm_neon.h>
+#define CWEIR_HARDWARE 1
+#define CWEIR_TARGET
+#define CRC64(crc, word) __crc32cd((uint32_t)(crc), word)
+#define CRC32(crc, half) __crc32cw((uint32_t)(crc), half)
+#define CRC8(crc, byte) __crc32cb((uint32_t)(crc), byte)
+
+static int hardware_is_there(void) { return 1; }
+
+static inline uint64_t multiply(uint64_t crc, uint64_t constant) {
+  return (uint64_t)vmull_p64((poly64_t)crc, (poly64_t)constant);
+}
+#endif
+
+#if CWEIR_HARDWARE
+static int is_hardware;
+
+// shift_words[k] is what a remainder is multiplied by to append 8k zero bytes: x^(64k - 33) modulo the polynomial,
+// reflected. 33 less, since the reflected product of two 32-bit numbers stands one bit lower and the reducing CRC
+// instruction itself multiplies by x^32.
+#define MAXIMUM_SHIFT 256
+static uint32_t shift_words[MAXIMUM_SHIFT + 1];
+
+static void make_shifts(void) {
+  uint32_t power = 0x80000000u;  // x^0: in the reflected order the highest bit is the constant term
+  uint32_t exponent = 0;
+  for (uint32_t k = 1; k <= MAXIMUM_SHIFT; k++) {
+    for (; exponent < 64 * k - 33; exponent++) power = (power >> 1) ^ ((power & 1) ? 0x82F63B78u : 0);
+    shift_words[k] = power;
+  }
+}
+
+static inline uint64_t load(const uint8_t *bytes) {
+  uint64_t word;
+  memcpy(&word, bytes, 8);
+  return word;
+}
+
+static inline void store(uint8_t *bytes, uint64_t word) { memcpy(bytes, &word, 8); }
+
+// Goes on from the raw (inverted) state `crc`; copies what it reads to `to` unless that is null.
+CWEIR_TARGET static inline __attribute__((always_inline)) uint32_t
+advance(uint64_t crc, uint8_t *to, const uint8_t *from, size_t count, int copies) {
+  while (count >= 48) {
+    size_t words = count / 24;
+    if (words > MAXIMUM_SHIFT / 2) words = MAXIMUM_SHIFT / 2;
+    const size_t third = 8 * words;
+    uint64_t second = 0, last = 0;
+    for (size_t i = 0; i < third; i += 8) {
+      const uint64_t x = load(from + i), y = load(from + third + i), z = load(from + 2 * third + i);
+      crc = CRC64(crc, x);
+      second = CRC64(second, y);
+      last = CRC64(last, z);
+      if (copies) {
+        store(to + i, x);
+        store(to + third + i, y);
+        store(to + 2 * third + i, z);
+      }
+    }
+    const uint64_t joined = multiply(crc, shift_words[2 * words]) ^ multiply(second, shift_words[words]);
+    crc = CRC64(0, joined) ^ last;
+    from += 3 * third;
+    if (copies) to += 3 * third;
+    count -= 3 * third;
+  }
+  for (; count >= 8; count -= 8, from += 8) {
+    const uint64_t word = load(from);
+    crc = CRC64(crc, word);
+    if (copies) {
+      store(to, word);
+      to += 8;
+    }
+  }
+  if (count >= 4) {
+    uint32_t half;
+    memcpy(&half, from, 4);
+    crc = CRC32(crc, half);
+    if (copies) {
+      memcpy(to, &half, 4);
+      to += 4;
+    }
+    from += 4;
+    count -= 4;
+  }
+  for (; count > 0; count--, from++) {
+    crc = CRC8(crc, *from);
+    if (copies) *to++ = *from;
+  }
+  return (uint32_t)crc;
+}
+
+CWEIR_TARGET static uint32_t crc32c_hardware(uint32_t seed, const uint8_t *bytes, size_t count) {
+  return ~advance((uint32_t)~seed, NULL, bytes, count, 0);
+}
+
+CWEIR_TARGET static uint32_t
+seal_hardware(uint64_t a, uint64_t b, uint64_t c, uint8_t *to, const uint8_t *from, size_t count) {
+  uint64_t crc = 0xFFFFFFFFu;
+  crc = CRC64(crc, a);
+  crc = CRC64(crc, b);
+  crc = CRC64(crc, c);
+  return ~advance(crc, to, from, count, 1);
+}
+#endif
+
+// Before anything of the program runs: no flag to test and no lock to take on the way of every call.
+__attribute__((constructor)) static void prepare(void) {
   for (uint32_t i = 0; i < 256; i++) {
     uint32_t crc = i;
     for (int bit = 0; bit < 8; bit++) crc = (crc >> 1) ^ ((crc & 1) ? 0x82F63B78u : 0);
@@ -15,45 +166,34 @@ static void make_table(void) {
   for (uint32_t i = 0; i < 256; i++)
     for (int slice = 1; slice < 8; slice++)
       table[slice][i] = (table[slice - 1][i] >> 8) ^ table[0][table[slice - 1][i] & 0xFF];
+#if CWEIR_HARDWARE
+  is_hardware = hardware_is_there();
+  make_shifts();
+#endif
 }
 
-static uint32_t crc32c_table(uint32_t seed, const uint8_t *bytes, size_t count) {
-  pthread_once(&table_once, make_table);
-  uint32_t crc = ~seed;
-  for (; count >= 8; count -= 8, bytes += 8) {
-    uint32_t low, high;
-    memcpy(&low, bytes, 4);
-    memcpy(&high, bytes + 4, 4);
-    low ^= crc;
-    crc = table[7][low & 0xFF] ^ table[6][(low >> 8) & 0xFF] ^ table[5][(low >> 16) & 0xFF] ^ table[4][low >> 24]
-        ^ table[3][high & 0xFF] ^ table[2][(high >> 8) & 0xFF] ^ table[1][(high >> 16) & 0xFF] ^ table[0][high >> 24];
-  }
-  for (; count > 0; count--, bytes++) crc = (crc >> 8) ^ table[0][(crc ^ *bytes) & 0xFF];
-  return ~crc;
+int cweir_crc32c_is_hardware(void) {
+#if CWEIR_HARDWARE
+  return is_hardware;
+#else
+  return 0;
+#endif
 }
-
-#if defined(__x86_64__)
-#include <nmmintrin.h>
-
-__attribute__((target("sse4.2"))) static uint32_t crc32c_hardware(uint32_t seed, const uint8_t *bytes, size_t count) {
-  uint64_t crc = ~seed;
-  for (; count >= 8; count -= 8, bytes += 8) {
-    uint64_t word;
-    memcpy(&word, bytes, 8);
-    crc = _mm_crc32_u64(crc, word);
-  }
-  uint32_t narrow = (uint32_t)crc;
-  for (; count > 0; count--, bytes++) narrow = _mm_crc32_u8(narrow, *bytes);
-  return ~narrow;
-}
-
-int cweir_crc32c_is_hardware(void) { return __builtin_cpu_supports("sse4.2") ? 1 : 0; }
 
 uint32_t cweir_crc32c(uint32_t seed, const void *bytes, size_t count) {
-  return cweir_crc32c_is_hardware() ? crc32c_hardware(seed, bytes, count) : crc32c_table(seed, bytes, count);
-}
-#else
-int cweir_crc32c_is_hardware(void) { return 0; }
-
-uint32_t cweir_crc32c(uint32_t seed, const void *bytes, size_t count) { return crc32c_table(seed, bytes, count); }
+#if CWEIR_HARDWARE
+  if (__builtin_expect(is_hardware, 1)) return crc32c_hardware(seed, bytes, count);
 #endif
+  return crc32c_table(seed, bytes, count);
+}
+
+uint32_t cweir_crc32c_copy(uint64_t a, uint64_t b, uint64_t c, void *to, const void *from, size_t count) {
+#if CWEIR_HARDWARE
+  if (__builtin_expect(is_hardware, 1)) return seal_hardware(a, b, c, to, from, count);
+#endif
+  return seal_table(a, b, c, to, from, count);
+}
+
+uint32_t cweir_crc32c_portable(uint32_t seed, const void *bytes, size_t count) {
+  return crc32c_table(seed, bytes, count);
+}

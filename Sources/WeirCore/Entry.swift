@@ -37,4 +37,6 @@ public enum EntryFrameError: Error, Sendable, Hashable {
   case invalidKind(UInt8)
   /// The checksum does not match the bytes.
   case checksumMismatch
+  /// The bytes between the payload and the end of the frame are not zero.
+  case invalidPadding
 }

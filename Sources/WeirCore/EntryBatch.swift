@@ -29,19 +29,26 @@ public struct EntryBatch: Sendable {
   /// Size of all frames in bytes.
   public let byteCount: Int
 
+  // One slice nearly always, two where a segment ended: neither takes memory. More only behind truncated suffixes and
+  // over several segments at once.
   @usableFromInline let slab: Slab?
   @usableFromInline let offset: Int
   @usableFromInline let headByteCount: Int
-  @usableFromInline let rest: [EntrySlice]
+  @usableFromInline let second: EntrySlice?
+  @usableFromInline let rest: [EntrySlice]?
 
   @inlinable
-  init(firstIndex: LogIndex, count: Int, head: EntrySlice, rest: [EntrySlice], byteCount: Int) {
+  init(
+    firstIndex: LogIndex, count: Int, head: EntrySlice, second: EntrySlice? = nil, rest: [EntrySlice]? = nil,
+    byteCount: Int
+  ) {
     self.firstIndex = firstIndex
     self.count = count
     self.byteCount = byteCount
     slab = head.slab
     offset = head.offset
     headByteCount = head.byteCount
+    self.second = second
     self.rest = rest
   }
 
@@ -54,7 +61,8 @@ public struct EntryBatch: Sendable {
     slab = nil
     offset = 0
     headByteCount = 0
-    rest = []
+    second = nil
+    rest = nil
   }
 
   @inlinable public var isEmpty: Bool { count == 0 }
@@ -71,6 +79,9 @@ public struct EntryBatch: Sendable {
   public func forEachSlice(_ body: (EntrySlice) throws -> Void) rethrows {
     guard let slab else { return }
     try body(EntrySlice(slab: slab, offset: offset, byteCount: headByteCount))
+    guard let second else { return }
+    try body(second)
+    guard let rest else { return }
     for slice in rest { try body(slice) }
   }
 
@@ -89,59 +100,5 @@ public struct EntryBatch: Sendable {
         position += EntryFrame.occupiedBytes(payloadBytes: header.payloadBytes)
       }
     }
-  }
-}
-
-/// Frames payloads that have no index yet into a slab of their own: the entries of a proposal.
-public struct EntryBatchBuilder: ~Copyable {
-  private var slab: Slab
-  private var used = 0
-  private var start = 0
-  private var count = 0
-
-  /// - Parameter capacity: bytes of the first slab; a payload that does not fit gets a larger one.
-  public init(capacity: Int = 64 << 10) { slab = Slab(capacity: max(capacity, EntryFrame.headerBytes)) }
-
-  /// Adds one entry. `payload` is at most `EntryFrame.maximumPayloadBytes` long.
-  public mutating func append(kind: EntryKind = .normal, payload: RawSpan) {
-    precondition(payload.byteCount <= EntryFrame.maximumPayloadBytes, "payload exceeds maximumPayloadBytes")
-    let occupied = EntryFrame.occupiedBytes(payloadBytes: payload.byteCount)
-    if used + occupied > slab.capacity { grow(toHold: occupied) }
-    let destination = unsafe slab.bytes.baseAddress.unsafelyUnwrapped + used
-    unsafe payload.withUnsafeBytes { source in
-      if let base = source.baseAddress {
-        unsafe (destination + EntryFrame.headerBytes).copyMemory(from: base, byteCount: source.count)
-      }
-    }
-    unsafe EntryFrame.seal(
-      destination, header: EntryHeader(index: 0, term: 0, kind: kind, payloadBytes: payload.byteCount))
-    used += occupied
-    count += 1
-  }
-
-  /// Adds one entry with the bytes of an array.
-  public mutating func append(kind: EntryKind = .normal, payload: [UInt8]) {
-    append(kind: kind, payload: payload.span.bytes)
-  }
-
-  /// What was added since the last call; the builder goes on behind it.
-  public mutating func finish() -> EntryBatch {
-    guard count > 0 else { return EntryBatch() }
-    let slice = EntrySlice(slab: slab, offset: start, byteCount: used - start)
-    let batch = EntryBatch(firstIndex: 0, count: count, head: slice, rest: [], byteCount: slice.byteCount)
-    start = used
-    count = 0
-    return batch
-  }
-
-  private mutating func grow(toHold occupied: Int) {
-    let pending = used - start
-    let larger = Slab(capacity: max(slab.capacity, 2 * (pending + occupied)))
-    if pending > 0, let target = unsafe larger.bytes.baseAddress, let source = unsafe slab.bytes.baseAddress {
-      unsafe target.copyMemory(from: source + start, byteCount: pending)
-    }
-    slab = larger
-    start = 0
-    used = pending
   }
 }

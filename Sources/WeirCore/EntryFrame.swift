@@ -1,3 +1,6 @@
+// Cost of framing a payload of 128 bytes: 160 bytes written, 128 read, one pass; a chain of 7 + 2 CRC instructions of 3
+// cycles each. Cost of verifying it: the same chain, 4 loads, 5 compares.
+
 import CWeir
 
 /// The bytes of one entry, the same in memory, on the wire and in the write-ahead log. Little-endian, each frame padded
@@ -24,21 +27,48 @@ public enum EntryFrame {
   @inlinable
   public static func occupiedBytes(payloadBytes: Int) -> Int { (headerBytes + payloadBytes + 7) & ~7 }
 
-  /// Frames one entry at the start of `destination`, whose payload is already at offset `headerBytes` there.
-  @inlinable
+  /// Frames one entry at `destination`, where its whole frame has room: the payload is read once, for the copy and the
+  /// checksum together.
+  @inline(__always)
   @unsafe
-  static func seal(_ destination: UnsafeMutableRawPointer, header: EntryHeader) {
-    let length = headerBytes + header.payloadBytes
-    let occupied = occupiedBytes(payloadBytes: header.payloadBytes)
-    unsafe destination.storeBytes(of: UInt32(truncatingIfNeeded: length).littleEndian, as: UInt32.self)
-    unsafe destination.storeBytes(of: header.index.littleEndian, toByteOffset: 8, as: UInt64.self)
-    unsafe destination.storeBytes(of: header.term.littleEndian, toByteOffset: 16, as: UInt64.self)
-    unsafe destination.storeBytes(of: UInt64(header.kind.rawValue).littleEndian, toByteOffset: 24, as: UInt64.self)
-    for padding in length..<occupied {
-      unsafe destination.storeBytes(of: 0, toByteOffset: padding, as: UInt8.self)
-    }
-    let checksum = unsafe cweir_crc32c(0, destination + 8, length - 8)
+  static func seal(
+    _ destination: UnsafeMutableRawPointer, index: LogIndex, term: Term, kind: EntryKind,
+    payload: UnsafeRawPointer?, payloadBytes: Int
+  ) {
+    unsafe storeHeader(destination, index: index, term: term, kind: kind, payloadBytes: payloadBytes)
+    let checksum = unsafe cweir_crc32c_copy(
+      index.littleEndian, term.littleEndian, UInt64(kind.rawValue).littleEndian, destination + headerBytes, payload,
+      payloadBytes)
     unsafe destination.storeBytes(of: checksum.littleEndian, toByteOffset: 4, as: UInt32.self)
+  }
+
+  /// Frames one entry at `destination` whose payload is in its place already.
+  @inline(__always)
+  @unsafe
+  static func sealInPlace(
+    _ destination: UnsafeMutableRawPointer, index: LogIndex, term: Term, kind: EntryKind, payloadBytes: Int
+  ) {
+    unsafe storeHeader(destination, index: index, term: term, kind: kind, payloadBytes: payloadBytes)
+    let checksum = unsafe cweir_crc32c(0, destination + 8, headerBytes - 8 + payloadBytes)
+    unsafe destination.storeBytes(of: checksum.littleEndian, toByteOffset: 4, as: UInt32.self)
+  }
+
+  /// Writes all of a frame but checksum and payload: the header, and zeros behind the payload.
+  @inline(__always)
+  @unsafe
+  private static func storeHeader(
+    _ destination: UnsafeMutableRawPointer, index: LogIndex, term: Term, kind: EntryKind, payloadBytes: Int
+  ) {
+    let length = headerBytes + payloadBytes
+    unsafe destination.storeBytes(of: UInt32(truncatingIfNeeded: length).littleEndian, as: UInt32.self)
+    unsafe destination.storeBytes(of: index.littleEndian, toByteOffset: 8, as: UInt64.self)
+    unsafe destination.storeBytes(of: term.littleEndian, toByteOffset: 16, as: UInt64.self)
+    unsafe destination.storeBytes(of: UInt64(kind.rawValue).littleEndian, toByteOffset: 24, as: UInt64.self)
+    var padding = length
+    while padding & 7 != 0 {
+      unsafe destination.storeBytes(of: 0, toByteOffset: padding, as: UInt8.self)
+      padding += 1
+    }
   }
 
   /// Reads a header that has been verified before.
@@ -53,22 +83,38 @@ public enum EntryFrame {
       index: index, term: term, kind: EntryKind(rawValue: kind) ?? .normal, payloadBytes: Int(length) - headerBytes)
   }
 
-  /// Checks the frame at the start of `bytes`: length, kind, reserved bytes, checksum.
+  /// Checks the frame at the start of `bytes`: length, checksum, kind, reserved bytes, padding.
   /// - Returns: its header; the frame occupies `occupiedBytes(payloadBytes:)`, which lie within `bytes`.
   @unsafe
   public static func verify(_ bytes: UnsafeRawBufferPointer) throws(EntryFrameError) -> EntryHeader {
-    guard bytes.count >= headerBytes, let base = bytes.baseAddress else { throw .truncated }
+    guard let base = bytes.baseAddress else { throw .truncated }
+    return try unsafe verify(base, availableBytes: bytes.count)
+  }
+
+  /// `verify` of a frame at an address behind which `availableBytes` can be read.
+  @inline(__always)
+  @unsafe
+  static func verify(_ base: UnsafeRawPointer, availableBytes: Int) throws(EntryFrameError) -> EntryHeader {
+    guard availableBytes >= headerBytes else { throw .truncated }
     let length = unsafe UInt32(littleEndian: base.loadUnaligned(as: UInt32.self))
     guard length >= UInt32(headerBytes), length <= UInt32(headerBytes + maximumPayloadBytes) else {
       throw .invalidLength(length)
     }
-    guard occupiedBytes(payloadBytes: Int(length) - headerBytes) <= bytes.count else { throw .truncated }
+    let occupied = occupiedBytes(payloadBytes: Int(length) - headerBytes)
+    guard occupied <= availableBytes else { throw .truncated }
     let checksum = unsafe UInt32(littleEndian: base.loadUnaligned(fromByteOffset: 4, as: UInt32.self))
     guard unsafe cweir_crc32c(0, base + 8, Int(length) - 8) == checksum else { throw .checksumMismatch }
     let kind = unsafe UInt64(littleEndian: base.loadUnaligned(fromByteOffset: 24, as: UInt64.self))
-    guard kind <= UInt64(UInt8.max), EntryKind(rawValue: UInt8(truncatingIfNeeded: kind)) != nil else {
+    guard kind <= UInt64(UInt8.max), let known = EntryKind(rawValue: UInt8(truncatingIfNeeded: kind)) else {
       throw .invalidKind(UInt8(truncatingIfNeeded: kind))
     }
-    return unsafe trustedHeader(base)
+    let paddingBytes = occupied - Int(length)
+    if paddingBytes > 0 {
+      let last = unsafe UInt64(littleEndian: base.loadUnaligned(fromByteOffset: occupied - 8, as: UInt64.self))
+      guard last >> UInt64(64 - 8 * paddingBytes) == 0 else { throw .invalidPadding }
+    }
+    let index = unsafe UInt64(littleEndian: base.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+    let term = unsafe UInt64(littleEndian: base.loadUnaligned(fromByteOffset: 16, as: UInt64.self))
+    return EntryHeader(index: index, term: term, kind: known, payloadBytes: Int(length) - headerBytes)
   }
 }

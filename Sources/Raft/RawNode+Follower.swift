@@ -1,0 +1,257 @@
+import WeirCore
+
+extension RawNode {
+  mutating func stepFollower(_ message: Message) throws(RaftError) {
+    switch message.type {
+    case .append:
+      hear(from: message.from)
+      try handleAppend(message)
+    case .heartbeat:
+      hear(from: message.from)
+      try handleHeartbeat(message)
+    case .snapshot:
+      hear(from: message.from)
+      try handleSnapshot(message)
+    case .propose: try forward(message.entries, from: message.from)
+    case .readIndex: forwardRead(message)
+    case .readIndexResponse:
+      readStates.append(ReadState(index: message.index, context: message.context))
+    case .transferLeader: forwardTransfer(message)
+    case .forgetLeader: handleForgetLeader()
+    case .timeoutNow:
+      logger.write(.info) {
+        "\(id.hex) [term \(term)] received MsgTimeoutNow from \(message.from.hex) and starts an election to get leadership."
+      }
+      // Without asking first whether it could be won: the leader knows that it can.
+      handleHup(.transfer)
+    default: break
+    }
+  }
+
+  mutating func stepCandidate(_ message: Message) throws(RaftError) {
+    switch message.type {
+    case .propose:
+      logger.write(.info) { "\(id.hex) no leader at term \(term); dropping proposal" }
+      throw .proposalDropped(.noLeader)
+    case .append:
+      becomeFollower(term: message.term, leader: message.from)
+      promiseLeader()
+      try handleAppend(message)
+    case .heartbeat:
+      becomeFollower(term: message.term, leader: message.from)
+      promiseLeader()
+      try handleHeartbeat(message)
+    case .snapshot:
+      becomeFollower(term: message.term, leader: message.from)
+      promiseLeader()
+      try handleSnapshot(message)
+    // Only votes of its own phase count: a late pre-vote says nothing about the election.
+    case .voteResponse where role == .candidate, .preVoteResponse where role == .preCandidate:
+      handleVoteResponse(message)
+    case .timeoutNow:
+      logger.write(.debug) {
+        "\(id.hex) [term \(term) state \(role.etcdName)] ignored MsgTimeoutNow from \(message.from.hex)"
+      }
+    default: break
+    }
+  }
+
+  /// A message of the leader of this term came.
+  @inline(__always)
+  private mutating func hear(from newLeader: NodeID) {
+    electionElapsedTicks = 0
+    leader = newLeader
+    promiseLeader()
+  }
+
+  // MARK: Log
+
+  private mutating func handleAppend(_ message: Message) throws(RaftError) {
+    var answer = Message(type: .appendResponse, to: message.from, from: id, term: term)
+    if message.index < log.committed {
+      // An old message. What is committed is the same in both logs.
+      answer.index = log.committed
+      return sendAfterAppend(answer)
+    }
+    guard log.matches(EntryID(term: message.logTerm, index: message.index)) || takesUnmatched(message) else {
+      return rejectAppend(message)
+    }
+    let lastNew = message.index + UInt64(message.entries.count)
+    if !message.entries.isEmpty { try takeEntries(message.entries) }
+    // Not beyond what this message says is the same: entries behind may be left over from an older leader.
+    log.commit(to: min(message.commit, lastNew))
+    answer.index = lastNew
+    if hasPlantedBugs && plantedBugs.contains(.acknowledgeOwnLastIndex) { answer.index = log.lastIndex }
+    sendAfterAppend(answer)
+  }
+
+  @inline(__always)
+  private mutating func takeEntries(_ entries: borrowing EntryBatch) throws(RaftError) {
+    guard let conflict = firstToReplace(entries) else { return }
+    guard conflict > log.committed else {
+      throw .malformedMessage("entry \(conflict) conflict with committed entry [committed(\(log.committed))]")
+    }
+    log.replaceSuffix(with: entries, from: conflict)
+  }
+
+  private func firstToReplace(_ entries: borrowing EntryBatch) -> LogIndex? {
+    if hasPlantedBugs && plantedBugs.contains(.truncateWithoutConflict), entries.firstIndex > log.committed {
+      return entries.firstIndex
+    }
+    return log.findConflict(entries)
+  }
+
+  private func takesUnmatched(_ message: Message) -> Bool {
+    hasPlantedBugs && plantedBugs.contains(.appendWithoutPreviousTerm) && message.logTerm == 0
+      && message.index <= log.lastIndex && message.entries.isEmpty
+  }
+
+  @inline(never)
+  private mutating func rejectAppend(_ message: Message) {
+    logger.write(.debug) {
+      "\(id.hex) [logterm: \(log.termOrZero(at: message.index)), index: \(message.index)] rejected MsgApp "
+        + "[logterm: \(message.logTerm), index: \(message.index)] from \(message.from.hex)"
+    }
+    // Entries with a higher term than the leader's at that place cannot be in its log up to there: hint at the first
+    // place that could match, instead of having the leader try one by one.
+    let hint = log.findConflict(at: min(message.index, log.lastIndex), term: message.logTerm)
+    var answer = Message(type: .appendResponse, to: message.from)
+    answer.index = message.index
+    answer.reject = true
+    answer.rejectHint = hint.index
+    answer.logTerm = hint.term
+    send(answer)
+  }
+
+  private mutating func handleHeartbeat(_ message: Message) throws(RaftError) {
+    var commit = message.commit
+    if hasPlantedBugs && plantedBugs.contains(.heartbeatCommitBeyondMatch) { commit = min(commit, log.lastIndex) }
+    guard commit <= log.lastIndex else {
+      throw .malformedMessage(
+        "tocommit(\(commit)) is out of range [lastIndex(\(log.lastIndex))]. Was the raft log corrupted, truncated, or lost?"
+      )
+    }
+    log.commit(to: commit)
+    var answer = Message(type: .heartbeatResponse, to: message.from)
+    answer.context = message.context
+    send(answer)
+  }
+
+  // MARK: Snapshots
+
+  private mutating func handleSnapshot(_ message: Message) throws(RaftError) {
+    let snapshot = message.snapshot ?? Snapshot()
+    let metadata = snapshot.metadata
+    guard max(metadata.index, metadata.term) < 1 << 62, metadata.term <= message.term else {
+      throw .malformedMessage("MsgSnap from \(message.from.hex) with an impossible index or term")
+    }
+    var answer = Message(type: .appendResponse, to: message.from)
+    if try restore(snapshot) {
+      logger.write(.info) {
+        "\(id.hex) [commit: \(log.committed)] restored snapshot [index: \(metadata.index), term: \(metadata.term)]"
+      }
+      answer.index = log.lastIndex
+    } else {
+      logger.write(.info) {
+        "\(id.hex) [commit: \(log.committed)] ignored snapshot [index: \(metadata.index), term: \(metadata.term)]"
+      }
+      answer.index = log.committed
+    }
+    send(answer)
+  }
+
+  /// Replaces log and membership by a snapshot's, unless this node has everything in it already.
+  private mutating func restore(_ snapshot: Snapshot) throws(RaftError) -> Bool {
+    let metadata = snapshot.metadata
+    guard metadata.index > log.committed else { return false }
+    let members = metadata.configuration
+    // Learners-to-be are voters of the outgoing half until then.
+    guard members.voters.contains(id) || members.learners.contains(id) || members.votersOutgoing.contains(id) else {
+      logger.write(.warning) {
+        "\(id.hex) attempted to restore snapshot but it is not in the ConfState "
+          + "\(RaftDescription.configurationState(members)); should never happen"
+      }
+      return false
+    }
+    if log.matches(EntryID(term: metadata.term, index: metadata.index)) {
+      logger.write(.info) {
+        "\(id.hex) [commit: \(log.committed), lastindex: \(log.lastIndex), lastterm: \(log.lastTerm)] fast-forwarded "
+          + "commit to snapshot [index: \(metadata.index), term: \(metadata.term)]"
+      }
+      log.commit(to: metadata.index)
+      return false
+    }
+    // First see whether the membership can be, then touch anything.
+    let restored = try trackerRestored(from: members, lastIndex: metadata.index)
+    log.restore(snapshot)
+    switchConfiguration(to: restored)
+    logger.write(.info) {
+      "\(id.hex) [commit: \(log.committed), lastindex: \(log.lastIndex), lastterm: \(log.lastTerm)] restored snapshot "
+        + "[index: \(metadata.index), term: \(metadata.term)]"
+    }
+    return true
+  }
+
+  // MARK: Passing on to the leader
+
+  mutating func forward(_ batch: EntryBatch, from sender: NodeID) throws(RaftError) {
+    guard !batch.isEmpty else { throw .proposalDropped(.invalidPayload) }
+    try checkForwarding()
+    var message = Message(type: .propose, to: leader, from: sender)
+    message.entries = batch
+    send(message)
+  }
+
+  func checkForwarding() throws(RaftError) {
+    if leader == .none {
+      logger.write(.info) { "\(id.hex) no leader at term \(term); dropping proposal" }
+      throw .proposalDropped(.noLeader)
+    }
+    if configuration.disableProposalForwarding {
+      logger.write(.info) {
+        "\(id.hex) not forwarding to leader \(leader.hex) at term \(term); dropping proposal"
+      }
+      throw .proposalDropped(.forwardingDisabled(leader: leader))
+    }
+  }
+
+  private mutating func forwardRead(_ message: Message) {
+    guard leader != .none else {
+      return logger.write(.info) { "\(id.hex) no leader at term \(term); dropping index reading msg" }
+    }
+    var forwarded = message
+    forwarded.to = leader
+    send(forwarded)
+  }
+
+  private mutating func forwardTransfer(_ message: Message) {
+    guard leader != .none else {
+      return logger.write(.info) { "\(id.hex) no leader at term \(term); dropping leader transfer msg" }
+    }
+    var forwarded = message
+    forwarded.to = leader
+    forwarded.term = 0
+    send(forwarded)
+  }
+
+  private mutating func handleForgetLeader() {
+    if configuration.readMode == .leaseBased {
+      return logger.write(.error) { "ignoring MsgForgetLeader due to ReadOnlyLeaseBased" }
+    }
+    guard leader != .none else { return }
+    logger.write(.info) { "\(id.hex) forgetting leader \(leader.hex) at term \(term)" }
+    leader = .none
+  }
+}
+
+extension Role {
+  /// `StateFollower`, `StateCandidate`, `StateLeader`, `StatePreCandidate`.
+  public var etcdName: String {
+    switch self {
+    case .follower: "StateFollower"
+    case .candidate: "StateCandidate"
+    case .leader: "StateLeader"
+    case .preCandidate: "StatePreCandidate"
+    }
+  }
+}

@@ -1,0 +1,215 @@
+import WeirCore
+
+extension RawNode {
+  // MARK: Sending
+
+  /// Puts a message into the outbox: now, or behind the storing that it promises.
+  mutating func send(_ message: consuming Message) {
+    if message.from == .none { message.from = id }
+    switch message.type {
+    case .vote, .preVote:
+      precondition(message.term != 0, "term should be set when sending \(message.type.etcdName)")
+    case .voteResponse, .preVoteResponse, .propose, .readIndex:
+      // Votes carry their own term; what is passed on to the leader carries none, to be valid in any.
+      break
+    default:
+      precondition(message.term == 0, "term should not be set when sending \(message.type.etcdName)")
+      message.term = term
+    }
+    switch message.type {
+    case .appendResponse, .voteResponse, .preVoteResponse: sendAfterAppend(message)
+    default:
+      precondition(message.to != id, "message should not be self-addressed when sending \(message.type.etcdName)")
+      trace(.send(message.type, to: message.to))
+      outbox.append(message)
+    }
+  }
+
+  /// Puts a message behind the storing of what it promises.
+  ///
+  /// Acknowledgements and votes say that an entry or a vote will survive a restart, rejections included: one may rest on a
+  /// term that is not stored yet. Answers to this node itself are kept apart, since they never leave it.
+  @inline(__always)
+  mutating func sendAfterAppend(_ message: consuming Message) {
+    trace(.send(message.type, to: message.to))
+    if message.to == id {
+      ownSteps.append(
+        OwnStep(type: message.type, term: message.term, index: message.index, position: afterAppend.count))
+    } else if hasPlantedBugs, sendsBeforeStored(message.type) {
+      outbox.append(message)
+    } else {
+      afterAppend.append(message)
+    }
+  }
+
+  @inline(never)
+  private func sendsBeforeStored(_ type: MessageType) -> Bool {
+    type == .appendResponse
+      ? plantedBugs.contains(.appendAckBeforeStored) : plantedBugs.contains(.voteBeforeStored)
+  }
+
+  /// Sends an append message with what the member lacks, up to the limits; nothing while it is paused.
+  /// - Returns: whether a message went out.
+  @discardableResult
+  mutating func sendAppend(slot: Int, evenIfEmpty: Bool = true) -> Bool {
+    let progress = tracker.progress[slot]
+    if progress.isPaused { return false }
+    let next = progress.next
+    let last = log.lastIndex
+    // The previous term is looked up even for an empty message: without it (compacted away) a member would take a message
+    // that says nothing about where the logs agree, and commit what it does not have.
+    guard let previousTerm = log.term(at: next - 1) ?? termOfCompactedPrevious() else { return sendSnapshot(slot: slot) }
+    if next > last, !evenIfEmpty { return false }
+    // A full window lets an empty message through: if all that is under way was lost, only its answer can tell.
+    let isThrottled = progress.state == .replicate && progress.inflights.isFull
+    if isThrottled, !evenIfEmpty { return false }
+    var message = Message(type: .append, to: progress.id, from: id, term: term)
+    message.index = next - 1
+    message.logTerm = previousTerm
+    message.commit = log.committed
+    var count = 0
+    var bytes = 0
+    if next <= last, !isThrottled {
+      guard next >= log.firstIndex else { return sendSnapshot(slot: slot) }
+      message.entries = log.buffer.batch(
+        from: next, through: last, maximumBytes: configuration.maximumMessageBytes)
+      count = message.entries.count
+      bytes = message.entries.payloadBytes
+    }
+    trace(.send(.append, to: message.to))
+    outbox.append(message)
+    tracker.progress[slot].sentEntries(count: count, bytes: bytes, ring: &tracker.rings[slot])
+    tracker.progress[slot].sentCommit = log.committed
+    return true
+  }
+
+  /// Nil, so that a snapshot is sent instead.
+  private func termOfCompactedPrevious() -> Term? {
+    hasPlantedBugs && plantedBugs.contains(.appendWithoutPreviousTerm) ? 0 : nil
+  }
+
+  private mutating func sendSnapshot(slot: Int) -> Bool {
+    let to = tracker.progress[slot].id
+    guard tracker.progress[slot].isRecentlyActive else {
+      logger.write(.debug) { "ignore sending snapshot to \(to.hex) since it is not recently active" }
+      return false
+    }
+    guard let snapshot = log.snapshotToSend, !snapshot.isEmpty else {
+      logger.write(.debug) {
+        "\(id.hex) failed to send snapshot to \(to.hex) because snapshot is temporarily unavailable"
+      }
+      return false
+    }
+    let metadata = snapshot.metadata
+    logger.write(.debug) {
+      "\(id.hex) [firstindex: \(log.firstIndex), commit: \(log.committed)] sent snapshot[index: \(metadata.index), "
+        + "term: \(metadata.term)] to \(to.hex) [\(tracker.progress[slot])]"
+    }
+    tracker.progress[slot].becomeSnapshot(index: metadata.index)
+    logger.write(.debug) {
+      "\(id.hex) paused sending replication messages to \(to.hex) [\(tracker.progress[slot])]"
+    }
+    var message = Message(type: .snapshot, to: to)
+    message.attachment = MessageAttachment(snapshot: snapshot)
+    send(message)
+    return true
+  }
+
+  /// Sends an append message to every other member, learners included, ascending by id.
+  mutating func broadcastAppend() {
+    var slot = 0
+    while slot < tracker.progress.count {
+      if slot != ownSlot { sendAppend(slot: slot) }
+      slot += 1
+    }
+  }
+
+  /// Sends a heartbeat to every other member: a new round for reads and for the lease.
+  mutating func broadcastHeartbeat() {
+    let round = reads.sendRound()
+    if configuration.refuseVotesWithinLease { lease.sent(round: round, at: nowNanoseconds) }
+    for slot in tracker.progress.indices where slot != ownSlot {
+      var message = Message(type: .heartbeat, to: tracker.progress[slot].id)
+      message.commit = min(tracker.progress[slot].match, log.committed)
+      if hasPlantedBugs && plantedBugs.contains(.heartbeatCommitBeyondMatch) { message.commit = log.committed }
+      message.context = round
+      send(message)
+      tracker.progress[slot].sentCommit = min(tracker.progress[slot].match, log.committed)
+    }
+    if let ownSlot { handleRoundAnswer(slot: ownSlot, round: round) }
+  }
+
+  mutating func sendTimeoutNow(to target: NodeID) {
+    lease.isVoidForTerm = true
+    send(Message(type: .timeoutNow, to: target))
+  }
+
+  // MARK: Own entries
+
+  private mutating func reserveUncommitted(_ bytes: Int) -> Bool {
+    let limit = configuration.maximumUncommittedBytes
+    // The first one is always taken, so that one larger than the limit is not refused for ever; an empty one always, so
+    // that a new leader's own and the one that leaves a joint configuration are never refused.
+    if limit > 0, uncommittedBytes > 0, bytes > 0, uncommittedBytes + bytes > limit {
+      logger.write(.warning) {
+        "\(id.hex) appending new entries to log would exceed uncommitted entry size limit; dropping proposal"
+      }
+      return false
+    }
+    uncommittedBytes += bytes
+    return true
+  }
+
+  @inline(__always)
+  mutating func appendOwn(payload: RawSpan, kind: EntryKind) -> Bool {
+    guard reserveUncommitted((payload.byteCount + 7) & ~7) else { return false }
+    log.append(payload: payload, kind: kind, term: term)
+    acknowledgeOwn(count: 1)
+    return true
+  }
+
+  /// - Parameter refused: positions within the batch whose entries become empty ones.
+  mutating func appendOwn(_ batch: EntryBatch, replacing refused: [Int]) -> Bool {
+    guard reserveUncommitted(batch.payloadBytes) else { return false }
+    if refused.isEmpty {
+      log.append(proposals: batch, term: term)
+    } else {
+      var position = 0
+      batch.forEach { header, payload in
+        if refused.contains(position) {
+          log.append(payload: [UInt8]().span.bytes, kind: .normal, term: term)
+        } else {
+          log.append(payload: payload, kind: header.kind, term: term)
+        }
+        position += 1
+      }
+    }
+    acknowledgeOwn(count: batch.count)
+    return true
+  }
+
+  /// The leader is a member like the others: its entries count once they are stored, and it is told by the same message.
+  private mutating func acknowledgeOwn(count: Int) {
+    trace(.replicate(count: count))
+    if hasPlantedBugs && plantedBugs.contains(.commitBeforeStored), let ownSlot {
+      _ = tracker.progress[ownSlot].maybeUpdate(to: log.lastIndex)
+      _ = maybeCommit()
+    }
+    trace(.send(.appendResponse, to: id))
+    ownSteps.append(
+      OwnStep(type: .appendResponse, term: term, index: log.lastIndex, position: afterAppend.count))
+  }
+
+  /// Commits what a quorum has, if it is of this term: an older entry on a quorum may still be replaced by a leader that
+  /// a quorum without it elects (paper, figure 8).
+  mutating func maybeCommit() -> Bool {
+    let index = tracker.committedIndex
+    guard index > log.committed else { return false }
+    var commitTerm = term
+    if hasPlantedBugs && plantedBugs.contains(.commitOlderTerm) { commitTerm = log.termOrZero(at: index) }
+    guard log.maybeCommit(EntryID(term: commitTerm, index: index)) else { return false }
+    hasCommittedInTerm = true
+    trace(.commit)
+    return true
+  }
+}

@@ -1,0 +1,118 @@
+@_spi(Testing) import Raft
+import WeirCore
+
+// Liveness: once faults stop, the cluster has to come together (TigerBeetle's second phase of a seed).
+extension SimulatedCluster {
+  /// Ends all faults: links work, disks are quick, whoever is down starts again.
+  func heal() throws(Violation) {
+    isHealing = true
+    healedNanoseconds = now
+    record { "everything heals" }
+    network.heal()
+    for node in nodes {
+      node.slowDisks = 0
+      node.pauses = 0
+      node.armedCrash = nil
+      node.store?.heal()
+      try resume(node)
+      if !node.isUp { try restart(node) }
+    }
+    for position in clients.indices {
+      if clients[position].operation == nil, !clients[position].isWaiting { scheduleTurn(position, after: 1_000_000) }
+    }
+  }
+
+  /// Looks whether the cluster has come together; then the run is over.
+  func lookAfterHealing() throws(Violation) {
+    guard let leader = leaderPosition() else {
+      // Ten timeouts, each up to twice its length, on clocks that may be slow.
+      if !leaderSinceHealing, !cannotRecover, now - healedNanoseconds > 25 * plan.electionTimeoutNanoseconds {
+        throw broken(.liveness, "no leader: \(stateOfAffairs())")
+      }
+      return
+    }
+    leaderSinceHealing = true
+    try retireRemovedNodes(nodes[leader])
+    if isConverged(nodes[leader]) { isOver = true }
+  }
+
+  /// The operator stops nodes that are no members any more, and starts those that are again.
+  private func retireRemovedNodes(_ leader: SimulatedNode) throws(Violation) {
+    let configuration = leader.configuration
+    guard let state = leader.core?.state, leader.machine.appliedIndex == checker.highestCommit,
+      state.commit == checker.highestCommit, configuration.votersOutgoing.isEmpty, state.hasCommittedInTerm
+    else { return }
+    for node in nodes {
+      if node.isUp, !isMember(node, configuration) {
+        record { "n\(node.id) is no member and is stopped" }
+        crash(node)
+      } else if !node.isUp, isMember(node, configuration) {
+        try restart(node)
+      }
+    }
+  }
+
+  private func isMember(_ node: SimulatedNode, _ configuration: ConfigurationState) -> Bool {
+    configuration.voters.contains(node.id) || configuration.learners.contains(node.id)
+      || configuration.votersOutgoing.contains(node.id) || configuration.learnersNext.contains(node.id)
+  }
+
+  /// All members hold and have applied the same, and every client was answered.
+  private func isConverged(_ leader: SimulatedNode) -> Bool {
+    guard let state = leader.core?.state, leader.configuration.votersOutgoing.isEmpty else { return false }
+    guard state.commit == state.lastIndex, state.hasCommittedInTerm else { return false }
+    for node in nodes where isMember(node, leader.configuration) && !node.isRetired {
+      guard let core = node.core, node.machine.appliedIndex == state.lastIndex, core.state.lastIndex == state.lastIndex,
+        node.machine.digest == leader.machine.digest, node.configuration == leader.configuration
+      else { return false }
+    }
+    return clients.allSatisfy { $0.answersSinceHealing >= 2 }
+  }
+
+  /// The time to come together is over.
+  func reachEnd() throws(Violation) {
+    isOver = true
+    if cannotRecover { return }
+    throw broken(.liveness, stateOfAffairs())
+  }
+
+  /// Whether there is a reason that excuses the cluster.
+  private var cannotRecover: Bool {
+    if hasLostDisks { return true }
+    guard isBlockedByRemovedVoter else { return false }
+    mark(.removedVoterNeeded)
+    return true
+  }
+
+  /// A voter of two was removed, knows it, and never campaigns again; the other does not know yet, and needs its vote,
+  /// which it refuses if its log is longer. Changes that take effect when they are applied have this hole, in etcd too
+  /// (etcd-io/etcd #10563): the operator hands leadership over first.
+  private var isBlockedByRemovedVoter: Bool {
+    nodes.contains { removed in
+      removed.isUp && !removed.configuration.voters.isEmpty && !isMember(removed, removed.configuration)
+        && nodes.contains { other in
+          [other.configuration.voters, other.configuration.votersOutgoing].contains {
+            $0.count == 2 && $0.contains(removed.id)
+          }
+        }
+    }
+  }
+
+  /// A disk is damaged for good; with the changes of membership, that may be one voter too many.
+  private var hasLostDisks: Bool { nodes.contains { $0.isRetired } }
+
+  /// What keeps the cluster from having come together.
+  private func stateOfAffairs() -> String {
+    let states = nodes.map { node in
+      guard let core = node.core else { return "n\(node.id) \(node.isRetired ? "damaged" : "down")" }
+      let state = core.state
+      return "n\(node.id) \(state.role) term \(state.term) commit \(state.commit) last \(state.lastIndex)"
+        + " applied \(node.machine.appliedIndex) of \(node.configuration.voters)"
+        + (node.configuration.votersOutgoing.isEmpty ? "" : " & \(node.configuration.votersOutgoing)")
+        + (node.canRun ? "" : " (\(node.inbox.count) inputs wait, paused \(node.isPaused), \(node.jobs.count) writes)")
+    }
+    let answers = clients.map { String($0.answersSinceHealing) }.joined(separator: ", ")
+    return "not converged \(milliseconds(now - healedNanoseconds)) after healing: "
+      + states.joined(separator: "; ") + "; answers to clients since: \(answers)"
+  }
+}

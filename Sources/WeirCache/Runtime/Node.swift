@@ -1,0 +1,176 @@
+import CWeir
+import Dispatch
+import Logging
+import Raft
+import Synchronization
+import WeirCore
+import WeirTransport
+
+/// A member of a cluster: Raft, its log, its connections and the state machine, on one serial queue.
+///
+/// Sendable: what it refers to is atomic, under a lock, or confined to the queue and only reached through the intake.
+public final class Node: @unchecked Sendable {
+  public let id: NodeID
+  /// The replicated state, readable from any thread. What is read directly is what this node has applied, no more:
+  /// see `leaseHeldDuringReads` and `Lane` for linearizable reads.
+  public let store: KeyValueStore
+  /// Where this node listens for others.
+  public let address: SocketAddress?
+  public let mechanism: ReadinessMechanism
+  let configuration: NodeConfiguration
+  let published = PublishedState()
+  let intake: Intake
+  let client: CallbackLane
+  private let loop: any EventLoop
+  /// Confined to the queue once started.
+  private let driver: NodeLoop
+  private let lifecycle = Mutex(Lifecycle.ready)
+
+  private enum Lifecycle {
+    case ready, running, stopped
+  }
+
+  /// A node that talks TCP. It listens at once, and does nothing else before `start`.
+  /// - Throws: `TransportError` if it cannot listen, `RaftError` for settings that cannot work.
+  public convenience init(_ configuration: NodeConfiguration) throws {
+    let loop = try configuration.eventLoop.makeLoop(label: "weir.node.\(configuration.id)")
+    var settings = TransportConfiguration(
+      clusterID: configuration.clusterID, nodeID: configuration.id, listenAddress: configuration.listenAddress,
+      seed: configuration.seed)
+    settings.maximumQueuedBytesPerPeer = configuration.maximumQueuedBytesPerPeer
+    settings.commitNoticeDelayNanoseconds = configuration.commitNoticeDelayNanoseconds
+    // Members that were added while this node was away are not in its table yet; the log tells it once it follows.
+    settings.admitsUnknownNodes = true
+    let transport = try TCPTransport(configuration: settings, loop: loop, log: configuration.log)
+    try self.init(configuration, loop: loop, transport: transport, address: transport.address)
+  }
+
+  /// A node on an in-memory network.
+  public convenience init(_ configuration: NodeConfiguration, network: InMemoryNetwork) throws {
+    let loop = try configuration.eventLoop.makeLoop(label: "weir.node.\(configuration.id)")
+    let transport = InMemoryTransport(network: network, node: configuration.id, loop: loop)
+    for peer in configuration.initialVoters where peer != configuration.id { transport.addPeer(peer) }
+    try self.init(configuration, loop: loop, transport: transport, address: nil)
+  }
+
+  private init(
+    _ configuration: NodeConfiguration, loop: any EventLoop, transport: any PeerTransport, address: SocketAddress?
+  ) throws {
+    self.configuration = configuration
+    id = configuration.id
+    self.address = address
+    self.loop = loop
+    mechanism = loop.mechanism
+    store = KeyValueStore(shardCount: configuration.shardCount, hashSeed: configuration.seed)
+    intake = Intake { [loop] in loop.wake() }
+    driver = try NodeLoop(
+      configuration: configuration, store: store, published: published, intake: intake, loop: loop,
+      transport: transport)
+    client = driver.client
+  }
+
+  /// Makes another node known. Before `start`, or at any time after.
+  public func addPeer(_ peer: NodeID, address: SocketAddress) {
+    guard peer != id else { return }
+    let isReady = lifecycle.withLock { lifecycle in
+      guard lifecycle == .ready else { return false }
+      driver.addPeer(peer, address: address)
+      return true
+    }
+    if !isReady { _ = intake.perform { $0.addPeer(peer, address: address) } }
+  }
+
+  /// Begins to take part.
+  public func start() {
+    lifecycle.withLock { lifecycle in
+      precondition(lifecycle == .ready, "a node is started once")
+      lifecycle = .running
+      nonisolated(unsafe) let handler: any EventLoopHandler = driver
+      unsafe loop.start(handler)
+    }
+  }
+
+  /// Ends it: when this returns, everything under way has been answered, and no thread or socket of it remains.
+  public func stop() {
+    let wasRunning = lifecycle.withLock { lifecycle in
+      let wasRunning = lifecycle == .running
+      lifecycle = .stopped
+      return wasRunning
+    }
+    guard wasRunning else { return }
+    let done = DispatchSemaphore(value: 0)
+    let isAccepted = intake.perform { driver in
+      driver.shutDown()
+      done.signal()
+    }
+    if isAccepted { done.wait() }
+    loop.stop()
+  }
+
+  // MARK: Looking
+
+  public var status: NodeStatus {
+    NodeStatus(
+      id: id, role: Role(rawValue: published.role.load(ordering: .acquiring)) ?? .follower,
+      leader: published.leader.load(ordering: .acquiring), term: published.term.load(ordering: .relaxed),
+      commitIndex: published.commitIndex.load(ordering: .relaxed),
+      appliedIndex: published.appliedIndex.load(ordering: .acquiring),
+      lastIndex: published.lastIndex.load(ordering: .relaxed))
+  }
+
+  public var isLeader: Bool { published.role.load(ordering: .acquiring) == Role.leader.rawValue }
+
+  /// Whether Lease reads are answered at this moment.
+  public var holdsLease: Bool { leaseHeldDuringReads() }
+
+  public var counters: NodeCounters {
+    var counters = NodeCounters()
+    counters.messagesSent = published.messagesSent.load(ordering: .relaxed)
+    counters.bytesSent = published.bytesSent.load(ordering: .relaxed)
+    counters.messagesReceived = published.messagesReceived.load(ordering: .relaxed)
+    counters.writeCalls = published.writeCalls.load(ordering: .relaxed)
+    counters.readCalls = published.readCalls.load(ordering: .relaxed)
+    counters.messagesDropped = published.messagesDropped.load(ordering: .relaxed)
+    counters.turns = published.turns.load(ordering: .relaxed)
+    counters.wakeups = loop.wakeups
+    counters.proposals = published.proposals.load(ordering: .relaxed)
+    counters.proposalBatches = published.proposalBatches.load(ordering: .relaxed)
+    counters.readRounds = published.readRounds.load(ordering: .relaxed)
+    counters.electionsWon = published.electionsWon.load(ordering: .relaxed)
+    counters.cpuNanoseconds = loop.cpuNanoseconds
+    return counters
+  }
+
+  // MARK: Lanes
+
+  /// Opens a lane for one thread.
+  /// - Throws: `NodeError.shutdown` if the node has stopped.
+  public func openLane(capacity: Int, parker: Parker) throws(NodeError) -> SessionLane {
+    let lane = SessionLane(capacity: capacity, parker: parker)
+    guard intake.register(lane) else { throw .shutdown }
+    return lane
+  }
+
+  /// Proposes a batch: `tokens` has one for each entry. Each is answered by one completion in the lane.
+  /// - Returns: whether the lane took it; not if it holds too much already, or the node has stopped.
+  public func submit(_ batch: EntryBatch, tokens: [UInt32], lane: Lane) -> Bool {
+    guard !intake.isClosed else { return false }
+    guard lane.enqueue(batch, tokens: tokens, maximumBytes: configuration.maximumLaneBytes) else { return false }
+    intake.post(lane)
+    return true
+  }
+
+  /// Asks that the lane's owner may answer `count` more reads from the state machine: when the lane has settled the
+  /// returned ticket, and not failed it, that state contains everything that was acknowledged before this call.
+  public func requestReads(_ count: UInt64, lane: Lane) -> UInt64 {
+    let ticket = lane.requestedTicket.wrappingAdd(count, ordering: .releasing).newValue
+    intake.post(lane)
+    return ticket
+  }
+
+  /// Ends a lane. Nothing is delivered to it that its owner would have to look at any more.
+  public func close(_ lane: Lane) {
+    lane.isClosed.store(true, ordering: .releasing)
+    intake.post(lane)
+  }
+}

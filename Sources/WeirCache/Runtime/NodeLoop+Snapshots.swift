@@ -1,0 +1,100 @@
+import Raft
+import WeirCore
+import WeirTransport
+
+/// Keeping the log in memory short, and bringing followers up that are behind its beginning.
+///
+/// No snapshot is kept. When a follower needs one, the state is captured as it is at that moment, which is never older
+/// than what the core had in mind, and streamed while commands go on being applied. Raft accepts a newer one: the
+/// follower acknowledges the index that it got.
+extension NodeLoop {
+  /// Lets applied entries go once the log is over its size, all but a part at its end.
+  func compactIfNeeded() {
+    guard let index = retention.compaction(appliedIndex: appliedIndex), let term = raft.term(at: appliedIndex) else {
+      return
+    }
+    let metadata = SnapshotMetadata(index: appliedIndex, term: term, configuration: configurationState)
+    raft.setAvailableSnapshot(Snapshot(metadata: metadata))
+    raft.compact(through: index)
+  }
+
+  /// Sends the state as it is now in place of the snapshot that the core asked for.
+  func sendSnapshot(_ message: Message) {
+    guard !isCapturing, let term = raft.term(at: appliedIndex) else {
+      return raft.reportSnapshot(message.to, succeeded: false)
+    }
+    var current = message
+    let metadata = SnapshotMetadata(index: appliedIndex, term: term, configuration: configurationState)
+    current.attachment = MessageAttachment(snapshot: Snapshot(metadata: metadata))
+    isCapturing = true
+    log.info("node \(configuration.id) sends its state at index \(appliedIndex) to node \(message.to)")
+    transport.sendSnapshot(current, source: CaptureSource(store.beginCapture()))
+  }
+
+  func transportSnapshotSent(_ peer: NodeID, succeeded: Bool) {
+    isCapturing = false
+    if !succeeded { log.warning("node \(configuration.id) could not send its state to node \(peer)") }
+    raft.reportSnapshot(peer, succeeded: succeeded)
+    intake.post()
+  }
+
+  func transportSnapshotBegan(_ message: Message) -> (any SnapshotSink)? {
+    guard let metadata = message.snapshot?.metadata, metadata.index > appliedIndex else { return nil }
+    return RestoreSink(loop: self, message: message, restore: StateRestore(into: store))
+  }
+
+  /// A whole state has arrived: the core decides whether it is wanted.
+  fileprivate func received(_ message: Message, _ restore: StateRestore) {
+    guard let index = message.snapshot?.metadata.index else { return }
+    self.restore = (index, restore)
+    step(message)
+  }
+
+  /// The core wants it: it takes the place of everything.
+  func install(_ snapshot: Snapshot) {
+    guard let restore, restore.index == snapshot.metadata.index else {
+      preconditionFailure("the core installs the snapshot that was just stepped")
+    }
+    do throws(StateRestoreError) {
+      try restore.restore.commit()
+    } catch {
+      preconditionFailure("a snapshot that ended cleanly can be installed: \(error)")
+    }
+    self.restore = nil
+    retention.reset()
+    appliedIndex = snapshot.metadata.index
+    configurationState = snapshot.metadata.configuration
+    configurationIndex = snapshot.metadata.index
+    log.info("node \(configuration.id) took over the state at index \(appliedIndex)")
+    notifyObservers(.snapshotInstalled(index: appliedIndex))
+  }
+}
+
+/// The chunks of a captured state.
+private final class CaptureSource: SnapshotSource {
+  private var capture: StateCapture?
+
+  init(_ capture: StateCapture) { self.capture = capture }
+
+  func nextChunk(targetBytes: Int) -> [UInt8]? {
+    let chunk = capture?.nextChunk(targetBytes: targetBytes)
+    if chunk == nil { capture = nil }
+    return chunk
+  }
+}
+
+/// Builds an arriving state beside the one in use.
+private final class RestoreSink: SnapshotSink {
+  private weak var loop: NodeLoop?
+  private let message: Message
+  private let restore: StateRestore
+
+  init(loop: NodeLoop, message: Message, restore: StateRestore) {
+    self.loop = loop
+    self.message = message
+    self.restore = restore
+  }
+
+  func append(_ chunk: [UInt8]) throws { try restore.append(chunk) }
+  func finish() throws { loop?.received(message, restore) }
+}

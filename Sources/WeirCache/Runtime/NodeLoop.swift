@@ -1,0 +1,278 @@
+import CWeir
+import Logging
+import Raft
+import Synchronization
+import WeirCore
+import WeirTransport
+
+/// The driver of one Raft instance: everything that happens on a node's queue.
+///
+/// A turn goes: sockets have been read and their messages stepped; tick if it is time; drain the lanes (all proposals
+/// into the log, all reads into one round); then, until the core has nothing more, apply what is committed and hand
+/// its messages to the transport; write each peer's messages with one call; answer the lanes. So whatever arrives
+/// together travels together, and nothing waits for a timer.
+///
+/// Committed entries are applied *before* the messages of the same Ready leave. A follower that learns of a commit
+/// index may show its effect to a client; a Lease read on this leader afterwards must see it too.
+final class NodeLoop: EventLoopHandler, TransportDelegate {
+  let configuration: NodeConfiguration
+  let log: Logger
+  let store: KeyValueStore
+  let published: PublishedState
+  let intake: Intake
+  let loop: any EventLoop
+  let transport: any PeerTransport
+  var raft: RawNode
+  var ready = Ready()
+
+  var now: UInt64 = 0
+  var nextTick: UInt64 = 0
+  var turns: UInt64 = 0
+  var isStopping = false
+
+  /// All lanes by slot; nil where one has been closed.
+  var lanes: [Lane?] = []
+  /// Slots of lanes with news for their owners.
+  var lanesWithNews: [Int] = []
+  var pending = PendingRing()
+  var retention: LogRetention
+  var rounds = ReadRounds()
+  var laneBatches: [EntryBatch] = []
+  var laneTokens: [UInt32] = []
+  var completionWords: [UInt64] = []
+
+  var role = Role.follower
+  var leader = NodeID.none
+  var term: Term = 0
+  var appliedIndex: LogIndex = 0
+  var configurationState: ConfigurationState
+  /// The index of the last configuration change applied: what a change can be made conditional on.
+  var configurationIndex: LogIndex = 0
+  /// The lane of the async and callback faces.
+  let client: CallbackLane
+  /// The term of the leadership that is being used, 0 if none.
+  var leadershipTerm: Term = 0
+  /// Everything committed before this leadership is at or below this index.
+  var leadershipStartIndex: LogIndex = 0
+  var transfers: [LeadershipTransfer] = []
+  var restore: (index: LogIndex, restore: StateRestore)?
+  var isCapturing = false
+  /// Members that were removed and are still told so, until their connection can go.
+  var departed: [NodeID] = []
+  var memberAddresses: [NodeID: String] = [:]
+  var observers: [UInt64: @Sendable (NodeEvent) -> Void] = [:]
+
+  init(
+    configuration: NodeConfiguration, store: KeyValueStore, published: PublishedState, intake: Intake,
+    loop: any EventLoop, transport: any PeerTransport
+  ) throws {
+    self.configuration = configuration
+    self.store = store
+    self.published = published
+    self.intake = intake
+    self.loop = loop
+    self.transport = transport
+    log = configuration.log
+    configurationState = ConfigurationState(voters: configuration.initialVoters.sorted())
+    client = CallbackLane(maximumBytes: configuration.maximumLaneBytes)
+    retention = LogRetention(
+      maximumBytes: configuration.maximumLogBytes, trailingBytes: configuration.trailingLogBytes)
+    raft = try Self.makeRaft(configuration, configurationState)
+    client.slot = 0
+    lanes.append(client)
+    transport.delegate = self
+  }
+
+  private static func makeRaft(
+    _ configuration: NodeConfiguration, _ state: ConfigurationState
+  ) throws(RaftError) -> RawNode {
+    var settings = RaftConfiguration(id: configuration.id)
+    settings.electionTicks = configuration.electionTicks
+    settings.heartbeatTicks = configuration.heartbeatTicks
+    settings.tickNanoseconds = configuration.tickNanoseconds
+    settings.maximumMessageBytes = configuration.maximumMessageBytes
+    settings.maximumInflightMessages = configuration.maximumInflightMessages
+    settings.maximumInflightBytes = configuration.maximumInflightBytes
+    settings.maximumUncommittedBytes = configuration.maximumUncommittedBytes
+    settings.maximumCommittedBytesPerReady = 16 << 20
+    settings.checkQuorum = true
+    settings.preVote = true
+    settings.disableProposalForwarding = true
+    settings.stepDownOnRemoval = true
+    settings.leaseDriftBoundNanoseconds = configuration.leaseDriftBoundNanoseconds
+    settings.refuseVotesWithinLease = true
+    settings.randomSeed = configuration.seed
+    return try RawNode(configuration: settings, log: LogBuffer(), configurationState: state)
+  }
+
+  func addPeer(_ peer: NodeID, address: SocketAddress) {
+    memberAddresses[peer] = address.description
+    transport.addPeer(peer, address: address)
+  }
+
+  // MARK: Event loop
+
+  var eventLoopHasWork: Bool { intake.hasWork.load(ordering: .sequentiallyConsistent) || transport.hasWork }
+
+  func eventLoopReadable(channel: Int) {
+    // The clock is read anew for each socket: a follower's promise not to vote counts from when it *heard* of the
+    // leader, and a time from before the read would let it end too early.
+    setClock()
+    transport.readable(channel: channel)
+  }
+
+  func eventLoopWritable(channel: Int) { transport.writable(channel: channel) }
+
+  func eventLoopTurn() -> UInt64 {
+    if isStopping { return .max }
+    turns += 1
+    setClock()
+    var deadline = transport.advance(nowNanoseconds: now)
+    if now >= nextTick { tick() }
+    if intake.hasWork.load(ordering: .relaxed) { drainIntake() }
+    processReady()
+    settleReadRounds()
+    publishLease()
+    transport.flush()
+    publish()
+    notifyLanes()
+    deadline = min(deadline, nextTick, transport.nextFlushNanoseconds)
+    return isStopping ? .max : deadline
+  }
+
+  private func setClock() {
+    now = cweir_monotonic_nanoseconds()
+    raft.nowNanoseconds = cweir_boottime_nanoseconds()
+  }
+
+  /// One tick at most for each turn, and never two closer together than a tick: a loop that was held up must not count
+  /// time that its unread messages would have interrupted.
+  private func tick() {
+    nextTick = now + configuration.tickNanoseconds
+    raft.tick()
+    expireTransfers()
+  }
+
+  // MARK: Messages
+
+  func transportReceived(_ message: Message) { step(message) }
+
+  func step(_ message: Message) {
+    do throws(RaftError) { try raft.step(message) } catch {
+      switch error {
+      case .proposalDropped, .stepPeerNotFound: break
+      default: log.warning("node \(configuration.id) refused a message from node \(message.from): \(error)")
+      }
+    }
+  }
+
+  func transportUnreachable(_ peer: NodeID) { raft.reportUnreachable(peer) }
+
+  func transportConnectionChanged(_ peer: NodeID, isConnected: Bool) {
+    notifyObservers(.peerConnection(peer, isConnected: isConnected))
+  }
+
+  // MARK: Ready
+
+  /// Does what the core asks for until it asks for nothing more.
+  private func processReady() {
+    while raft.hasReady {
+      raft.ready(into: &ready)
+      if let state = ready.softState { adopt(state) }
+      if let snapshot = ready.snapshot { install(snapshot) }
+      if !ready.committedEntries.isEmpty { apply(ready.committedEntries) }
+      for message in ready.messages { send(message) }
+      for state in ready.readStates { rounds.confirm(state) }
+      for context in ready.refusedReads { refuseRound(context) }
+      raft.advance(ready)
+    }
+    compactIfNeeded()
+  }
+
+  private func send(_ message: Message) {
+    if message.type == .snapshot { sendSnapshot(message) } else { transport.send(message) }
+  }
+
+  private func adopt(_ state: SoftState) {
+    let wasLeader = role == .leader
+    let isLeader = state.role == .leader
+    let previousLeader = leader
+    role = state.role
+    leader = state.leader
+    term = raft.term
+    if wasLeader, !isLeader || leadershipTerm != term { endLeadership() }
+    if isLeader, !wasLeader || leadershipTerm != term { beginLeadership() }
+    client.leaderHint.store(leader, ordering: .relaxed)
+    settleTransfers()
+    if previousLeader != leader { notifyObservers(.leaderChanged(leader)) }
+    if wasLeader != isLeader { notifyObservers(.roleChanged(role)) }
+  }
+
+  private func beginLeadership() {
+    leadershipTerm = term
+    leadershipStartIndex = raft.lastIndex
+    published.electionsWon.wrappingAdd(1, ordering: .relaxed)
+    log.info("node \(configuration.id) leads in term \(term)")
+  }
+
+  /// Everything under way may be committed by the next leader or not: the outcome is unknown. Reads just failed.
+  private func endLeadership() {
+    published.leaseExpiryNanoseconds.store(0, ordering: .sequentiallyConsistent)
+    leadershipTerm = 0
+    log.info("node \(configuration.id) no longer leads")
+    var lost: [(slot: Int, token: UInt32)] = []
+    pending.removeAll { lost.append((PendingRing.slot(of: $0), UInt32(truncatingIfNeeded: $0))) }
+    for (slot, token) in lost { complete(slot: slot, token: token, outcome: .leadershipLost) }
+    rounds.removeAll { slot, ticket in settle(slot: slot, ticket: ticket, succeeded: false) }
+  }
+
+  // MARK: Publishing
+
+  /// What other threads read.
+  private func publish() {
+    published.turns.store(turns, ordering: .relaxed)
+    let commit = raft.commit
+    let last = raft.lastIndex
+    if published.role.load(ordering: .relaxed) != role.rawValue {
+      published.role.store(role.rawValue, ordering: .releasing)
+    }
+    if published.leader.load(ordering: .relaxed) != leader { published.leader.store(leader, ordering: .releasing) }
+    published.term.store(raft.term, ordering: .relaxed)
+    published.commitIndex.store(commit, ordering: .relaxed)
+    published.appliedIndex.store(appliedIndex, ordering: .releasing)
+    published.lastIndex.store(last, ordering: .relaxed)
+    let counters = transport.counters
+    published.messagesSent.store(counters.messagesSent, ordering: .relaxed)
+    published.bytesSent.store(counters.bytesSent, ordering: .relaxed)
+    published.messagesReceived.store(counters.messagesReceived, ordering: .relaxed)
+    published.writeCalls.store(counters.writeCalls, ordering: .relaxed)
+    published.readCalls.store(counters.readCalls, ordering: .relaxed)
+    published.messagesDropped.store(counters.messagesDropped, ordering: .relaxed)
+  }
+
+  func notifyLanes() {
+    for slot in lanesWithNews { lanes[slot]?.publish() }
+    lanesWithNews.removeAll(keepingCapacity: true)
+  }
+
+  /// Ends everything, in the order that leaves nobody waiting. The last thing to run here.
+  func shutDown() {
+    guard !isStopping else { return }
+    isStopping = true
+    published.leaseExpiryNanoseconds.store(0, ordering: .sequentiallyConsistent)
+    intake.close()
+    registerNewLanes()
+    pending.removeAll { [self] word in
+      complete(slot: PendingRing.slot(of: word), token: UInt32(truncatingIfNeeded: word), outcome: .shutdown)
+    }
+    rounds.removeAll { slot, ticket in settle(slot: slot, ticket: ticket, succeeded: false) }
+    for slot in lanes.indices { failIntake(of: slot, outcome: .shutdown) }
+    client.shutDown()
+    notifyLanes()
+    transport.close()
+    role = .follower
+    leader = .none
+    published.role.store(role.rawValue, ordering: .releasing)
+    published.leader.store(leader, ordering: .releasing)
+  }
+}

@@ -1,0 +1,423 @@
+// Cost of queueing 128 bytes: hash and probe of the name, a copy of 160 bytes, one descent of the order (3 nodes at
+// 10,000 queued). Cost of taking 10 of them: 10 descents that remove and 10 that insert one tier up, and the visits.
+
+/// Why a broadcast was not queued.
+public enum BroadcastQueueError: Error, Sendable, Hashable {
+  /// No packet could ever hold it: see `BroadcastQueue.maximumPayloadBytes`.
+  case payloadTooLarge(byteCount: Int, maximumByteCount: Int)
+  /// A name or key is longer than `BroadcastQueue.maximumNameBytes`.
+  case nameTooLong(byteCount: Int, maximumByteCount: Int)
+}
+
+/// The three kinds of broadcast, which never invalidate each other.
+@frozen
+public enum BroadcastKind: UInt8, Sendable, Hashable {
+  /// Invalidates earlier plain ones with the same key, or those that a predicate names.
+  case plain = 0
+  /// Replaces the queued one of the same name.
+  case named = 1
+  /// Invalidates nothing and is invalidated by nothing.
+  case unique = 2
+}
+
+/// A broadcast that left the queue for good.
+@frozen
+public struct FinishedBroadcast: Sendable, Hashable {
+  @frozen
+  public enum Reason: Sendable, Hashable {
+    /// Sent as often as the limit asks for.
+    case transmitted
+    /// A newer one took its place.
+    case invalidated
+    /// Dropped to keep the queue within its size.
+    case pruned
+    /// The queue was emptied.
+    case reset
+  }
+
+  /// What the caller gave when it queued the broadcast.
+  public var tag: UInt64
+  public var kind: BroadcastKind
+  public var reason: Reason
+
+  public init(tag: UInt64, kind: BroadcastKind, reason: Reason) {
+    self.tag = tag
+    self.kind = kind
+    self.reason = reason
+  }
+}
+
+/// Gossip broadcasts that wait to be piggybacked on packets, each as often as the size of the cluster asks for: the
+/// semantics of memberlist's TransmitLimitedQueue.
+///
+/// Order: fewest transmissions first, then the **longest** message, then the newest. (Longest before newest packs packets
+/// tightly: the message that fits the remaining space best is found first.)
+///
+/// A take goes through the tiers of equally often sent messages from the least sent on. In each it picks the longest
+/// that fits into what is left, again and again, then goes on to the next tier. Each pick is one transmission. Picked messages
+/// that have not reached the limit return one tier up after the take, so none is taken twice in one.
+///
+/// A message larger than what any take offers is never sent and never finished, until something replaces or prunes it.
+@safe
+public struct BroadcastQueue: ~Copyable {
+  /// The largest payload, in bytes: no datagram holds more.
+  public static var maximumPayloadBytes: Int { 65_535 }
+  /// The longest name or key, in bytes.
+  public static var maximumNameBytes: Int { 65_535 }
+
+  @safe
+  private struct Slot {
+    /// Where the broadcast stands in the order.
+    var key: UInt64 = 0
+    var tag: UInt64 = 0
+    /// Name, then payload.
+    var block: UnsafeMutableRawPointer?
+    var nameBytes: UInt32 = 0
+    var payloadBytes: UInt32 = 0
+    var hash: UInt32 = 0
+    /// The next free slot, plus one, while this one is free.
+    var nextFree: UInt32 = 0
+    var kind: BroadcastKind = .plain
+    var sizeClass: UInt8 = 0
+    var isFindable = false
+  }
+
+  private let retransmitMultiplier: Int
+  private let hashSeed: UInt64
+  private let maximumCount: Int
+  private var order = BroadcastOrder()
+  private var names = BroadcastNames()
+  private var memory = BroadcastMemory()
+  private var slots: UnsafeMutableBufferPointer<Slot>
+  private var slotsUsed = 0
+  private var firstFree: UInt32 = 0
+  private var taken: UnsafeMutableBufferPointer<UInt32>
+  private var lastID: UInt64
+
+  /// - Parameters:
+  ///   - retransmitMultiplier: see `retransmitLimit`; memberlist's default in a LAN is 4.
+  ///   - maximumCount: what is queued beyond that many is pruned at once.
+  ///   - hashSeed: a random number where names come from strangers, so that they cannot choose ones that collide.
+  public init(retransmitMultiplier: Int = 4, maximumCount: Int = 1 << 20, hashSeed: UInt64 = 0) {
+    self.init(retransmitMultiplier: retransmitMultiplier, maximumCount: maximumCount, hashSeed: hashSeed, lastID: 0)
+  }
+
+  init(retransmitMultiplier: Int, maximumCount: Int, hashSeed: UInt64, lastID: UInt64) {
+    precondition(retransmitMultiplier >= 0, "a multiplier is not negative")
+    precondition(maximumCount > 0 && maximumCount < Int(UInt32.max) - 1, "maximumCount outside of 1 ..< 2^32 - 2")
+    self.retransmitMultiplier = retransmitMultiplier
+    self.maximumCount = maximumCount
+    self.hashSeed = hashSeed
+    self.lastID = lastID
+    unsafe slots = .allocate(capacity: 64)
+    unsafe taken = .allocate(capacity: 64)
+  }
+
+  deinit {
+    unsafe slots.deallocate()
+    unsafe taken.deallocate()
+  }
+
+  /// Number of broadcasts in the queue.
+  public var count: Int { order.count }
+  public var isEmpty: Bool { order.count == 0 }
+
+  /// All memory the queue holds, in bytes. It grows to what the fullest moment needed, and is reused from there.
+  public var memoryBytes: Int {
+    unsafe order.memoryBytes + names.memoryBytes + memory.memoryBytes
+      + slots.count * MemoryLayout<Slot>.stride + taken.count * MemoryLayout<UInt32>.stride
+  }
+
+  /// How often a message is sent in a cluster of `nodeCount` members: multiplier × ⌈log10(nodeCount + 1)⌉, at most 255.
+  public static func retransmitLimit(multiplier: Int, nodeCount: Int) -> Int {
+    // ⌈log10(n + 1)⌉ is the number of decimal digits of n, in whole numbers and without rounding.
+    var digits = 0
+    var rest = max(nodeCount, 0)
+    while rest > 0 {
+      digits += 1
+      rest /= 10
+    }
+    let limit = multiplier.multipliedReportingOverflow(by: digits)
+    return limit.overflow ? 255 : min(limit.partialValue, 255)
+  }
+
+  // MARK: Queueing
+
+  /// Queues a broadcast that takes the place of the queued one of the same name. An empty name replaces nothing.
+  /// - Parameters:
+  ///   - tag: comes back when the broadcast is finished.
+  ///   - onFinish: called for what this one replaces, before it is queued.
+  public mutating func queueNamed(
+    _ name: RawSpan, payload: RawSpan, tag: UInt64 = 0, onFinish: (FinishedBroadcast) -> Void = { _ in }
+  ) throws(BroadcastQueueError) {
+    try queue(.named, name: name, payload: payload, tag: tag, onFinish: onFinish)
+  }
+
+  /// Queues a broadcast that invalidates nothing and is invalidated by nothing.
+  public mutating func queueUnique(
+    _ payload: RawSpan, tag: UInt64 = 0, onFinish: (FinishedBroadcast) -> Void = { _ in }
+  ) throws(BroadcastQueueError) {
+    try queue(.unique, name: RawSpan(), payload: payload, tag: tag, onFinish: onFinish)
+  }
+
+  /// Queues a plain broadcast. With a key it invalidates the queued plain one of the same key, found by hash and not by a
+  /// scan; with an empty key it invalidates nothing.
+  public mutating func queuePlain(
+    _ payload: RawSpan, key: RawSpan = RawSpan(), tag: UInt64 = 0, onFinish: (FinishedBroadcast) -> Void = { _ in }
+  ) throws(BroadcastQueueError) {
+    try queue(.plain, name: key, payload: payload, tag: tag, onFinish: onFinish)
+  }
+
+  /// Queues a plain broadcast that invalidates every queued plain one for which `invalidates` says yes, in the order of the
+  /// queue, as memberlist does it. Scans the queue: O(n); where what is invalidated can be named, a key is for that.
+  public mutating func queuePlain(
+    _ payload: RawSpan, key: RawSpan = RawSpan(), tag: UInt64 = 0,
+    onFinish: (FinishedBroadcast) -> Void = { _ in },
+    invalidates: (_ payload: RawSpan, _ tag: UInt64) -> Bool
+  ) throws(BroadcastQueueError) {
+    try Self.check(name: key, payload: payload)
+    var position: UInt64 = 0
+    while let item = order.ceiling(position) {
+      position = item.key + 1
+      let slot = unsafe slots[Int(item.slot)]
+      guard slot.kind == .plain else { continue }
+      if unsafe invalidates(RawSpan(_unsafeBytes: Self.payload(of: slot)), slot.tag) {
+        finish(item.slot, reason: .invalidated, onFinish: onFinish)
+      }
+    }
+    try queue(.plain, name: key, payload: payload, tag: tag, onFinish: onFinish)
+  }
+
+  private static func check(name: RawSpan, payload: RawSpan) throws(BroadcastQueueError) {
+    guard payload.byteCount <= maximumPayloadBytes else {
+      throw .payloadTooLarge(byteCount: payload.byteCount, maximumByteCount: maximumPayloadBytes)
+    }
+    guard name.byteCount <= maximumNameBytes else {
+      throw .nameTooLong(byteCount: name.byteCount, maximumByteCount: maximumNameBytes)
+    }
+  }
+
+  private mutating func queue(
+    _ kind: BroadcastKind, name: RawSpan, payload: RawSpan, tag: UInt64, onFinish: (FinishedBroadcast) -> Void
+  ) throws(BroadcastQueueError) {
+    try Self.check(name: name, payload: payload)
+    let isFindable = name.byteCount > 0
+    let hash = isFindable ? BroadcastNames.hash(name, kind: kind.rawValue, seed: hashSeed) : 0
+    if isFindable, let old = find(hash, kind: kind, name: name) {
+      finish(old, reason: .invalidated, onFinish: onFinish)
+    }
+    let index = takeSlot()
+    let sizeClass = BroadcastMemory.sizeClass(name.byteCount + payload.byteCount)
+    let block = unsafe memory.take(sizeClass)
+    unsafe Self.copy(name, to: block)
+    unsafe Self.copy(payload, to: block + name.byteCount)
+    if lastID == BroadcastKey.maximumID { renumber() }
+    lastID += 1
+    let key = BroadcastKey.make(transmits: 0, payloadBytes: payload.byteCount, id: lastID)
+    unsafe slots[Int(index)] = Slot(
+      key: key, tag: tag, block: block, nameBytes: UInt32(name.byteCount), payloadBytes: UInt32(payload.byteCount),
+      hash: hash, kind: kind, sizeClass: UInt8(sizeClass), isFindable: isFindable)
+    order.insert(key, slot: index)
+    if isFindable { names.insert(hash, slot: index) }
+    if order.count > maximumCount { prune(keeping: maximumCount, onFinish: onFinish) }
+  }
+
+  // MARK: Taking
+
+  /// Takes the broadcasts for one packet: calls `visit` with each payload, in the order of the queue. Each visit is one
+  /// transmission. The bytes are borrowed: they are to be copied within the call.
+  /// - Parameters:
+  ///   - overheadBytes: what each message costs besides its payload.
+  ///   - limitBytes: what all messages may cost, overhead included.
+  ///   - nodeCount: size of the cluster now, for the retransmit limit.
+  ///   - onFinish: called for each broadcast that has been sent often enough, behind its visit.
+  /// - Returns: the number of payloads visited.
+  @discardableResult
+  public mutating func take(
+    overheadBytes: Int, limitBytes: Int, nodeCount: Int, onFinish: (FinishedBroadcast) -> Void = { _ in },
+    visit: (RawSpan) -> Void
+  ) -> Int {
+    let limit = Self.retransmitLimit(multiplier: retransmitMultiplier, nodeCount: nodeCount)
+    var left = limitBytes
+    var transmits: UInt64 = 0
+    var visited = 0
+    var returning = 0
+    while left - overheadBytes > 0 {
+      let free = left - overheadBytes
+      let tierEnd = BroadcastKey.tierStart(transmits + 1)
+      let from = BroadcastKey.longest(transmits: transmits, payloadBytes: free)
+      guard let item = order.removeCeiling(from, below: tierEnd) else {
+        // Nothing of this tier fits any more: on to the next tier that has any.
+        guard let next = order.ceiling(tierEnd) else { break }
+        transmits = BroadcastKey.transmits(next.key)
+        continue
+      }
+      let slot = unsafe slots[Int(item.slot)]
+      unsafe visit(RawSpan(_unsafeBytes: Self.payload(of: slot)))
+      visited += 1
+      left -= overheadBytes + Int(slot.payloadBytes)
+      if Int(transmits) + 1 >= limit {
+        forget(item.slot, reason: .transmitted, onFinish: onFinish)
+      } else {
+        keepForReturn(item.slot, at: returning)
+        returning += 1
+      }
+    }
+    for position in 0..<returning {
+      let index = unsafe taken[position]
+      let key = BroadcastKey.nextTier(unsafe slots[Int(index)].key)
+      unsafe slots[Int(index)].key = key
+      order.insert(key, slot: index)
+    }
+    restartIDsIfEmpty()
+    return visited
+  }
+
+  // MARK: Shrinking
+
+  /// Drops broadcasts from the most often sent end (there the shortest, of those the oldest, first) until `count` are left.
+  public mutating func prune(keeping count: Int, onFinish: (FinishedBroadcast) -> Void = { _ in }) {
+    while order.count > max(count, 0), let last = order.maximum {
+      finish(last.slot, reason: .pruned, onFinish: onFinish)
+    }
+  }
+
+  /// Drops everything, finishing each in the order of the queue.
+  public mutating func reset(onFinish: (FinishedBroadcast) -> Void = { _ in }) {
+    while let first = order.ceiling(0) { finish(first.slot, reason: .reset, onFinish: onFinish) }
+  }
+
+  /// Calls `body` with each queued broadcast in the order of the queue.
+  public func forEach(
+    _ body: (_ payload: RawSpan, _ kind: BroadcastKind, _ transmissions: Int, _ tag: UInt64) -> Void
+  ) {
+    var position: UInt64 = 0
+    while let item = order.ceiling(position) {
+      position = item.key + 1
+      let slot = unsafe slots[Int(item.slot)]
+      let payload = unsafe RawSpan(_unsafeBytes: Self.payload(of: slot))
+      body(payload, slot.kind, Int(BroadcastKey.transmits(slot.key)), slot.tag)
+    }
+  }
+
+  // MARK: Slots
+
+  private mutating func finish(
+    _ index: UInt32, reason: FinishedBroadcast.Reason, onFinish: (FinishedBroadcast) -> Void
+  ) {
+    let isThere = order.remove(unsafe slots[Int(index)].key)
+    precondition(isThere, "a queued broadcast is in the order")
+    forget(index, reason: reason, onFinish: onFinish)
+    restartIDsIfEmpty()
+  }
+
+  /// Gives back what a broadcast holds that is out of the order already.
+  private mutating func forget(
+    _ index: UInt32, reason: FinishedBroadcast.Reason, onFinish: (FinishedBroadcast) -> Void
+  ) {
+    let slot = unsafe slots[Int(index)]
+    if slot.isFindable { names.remove(slot.hash, slot: index) }
+    if let block = unsafe slot.block { unsafe memory.give(block, Int(slot.sizeClass)) }
+    unsafe slots[Int(index)].block = nil
+    unsafe slots[Int(index)].nextFree = firstFree
+    firstFree = index + 1
+    onFinish(FinishedBroadcast(tag: slot.tag, kind: slot.kind, reason: reason))
+  }
+
+  private func find(_ hash: UInt32, kind: BroadcastKind, name: RawSpan) -> UInt32? {
+    names.find(hash) { index in
+      let slot = unsafe slots[Int(index)]
+      guard slot.kind == kind, Int(slot.nameBytes) == name.byteCount, let block = unsafe slot.block else {
+        return false
+      }
+      return unsafe Self.isEqual(name, block)
+    }
+  }
+
+  /// Whether `block` begins with the bytes of `name`.
+  @unsafe
+  private static func isEqual(_ name: RawSpan, _ block: UnsafeMutableRawPointer) -> Bool {
+    var position = 0
+    while name.byteCount - position >= 8 {
+      let left = unsafe name.unsafeLoadUnaligned(fromByteOffset: position, as: UInt64.self)
+      if left != (unsafe block.loadUnaligned(fromByteOffset: position, as: UInt64.self)) { return false }
+      position += 8
+    }
+    while position < name.byteCount {
+      let left = unsafe name.unsafeLoad(fromByteOffset: position, as: UInt8.self)
+      if left != (unsafe block.load(fromByteOffset: position, as: UInt8.self)) { return false }
+      position += 1
+    }
+    return true
+  }
+
+  private mutating func takeSlot() -> UInt32 {
+    if firstFree > 0 {
+      let index = firstFree - 1
+      firstFree = unsafe slots[Int(index)].nextFree
+      return index
+    }
+    if unsafe slotsUsed == slots.count {
+      let larger = unsafe UnsafeMutableBufferPointer<Slot>.allocate(capacity: 2 * slots.count)
+      _ = unsafe larger.moveInitialize(fromContentsOf: slots)
+      unsafe slots.deallocate()
+      unsafe slots = larger
+    }
+    unsafe slots.initializeElement(at: slotsUsed, to: Slot())
+    slotsUsed += 1
+    return UInt32(slotsUsed - 1)
+  }
+
+  private mutating func keepForReturn(_ index: UInt32, at position: Int) {
+    if unsafe position == taken.count {
+      let larger = unsafe UnsafeMutableBufferPointer<UInt32>.allocate(capacity: 2 * taken.count)
+      _ = unsafe larger.moveInitialize(fromContentsOf: taken)
+      unsafe taken.deallocate()
+      unsafe taken = larger
+    }
+    unsafe taken.initializeElement(at: position, to: index)
+  }
+
+  @unsafe
+  private static func payload(of slot: Slot) -> UnsafeRawBufferPointer {
+    guard let block = unsafe slot.block else { return unsafe UnsafeRawBufferPointer(start: nil, count: 0) }
+    return unsafe UnsafeRawBufferPointer(start: block + Int(slot.nameBytes), count: Int(slot.payloadBytes))
+  }
+
+  @unsafe
+  private static func copy(_ source: RawSpan, to destination: UnsafeMutableRawPointer) {
+    unsafe source.withUnsafeBytes { bytes in
+      if let base = bytes.baseAddress { unsafe destination.copyMemory(from: base, byteCount: bytes.count) }
+    }
+  }
+
+  // MARK: Numbers
+
+  /// An idle queue starts numbering again, as memberlist's does.
+  private mutating func restartIDsIfEmpty() {
+    if order.count == 0 { lastID = 0 }
+  }
+
+  /// Gives everything queued new numbers in the order of the old ones: once in 2^40 broadcasts of a queue that is never
+  /// empty.
+  private mutating func renumber() {
+    var queued: [(id: UInt64, slot: UInt32)] = []
+    queued.reserveCapacity(order.count)
+    var position: UInt64 = 0
+    while let item = order.ceiling(position) {
+      position = item.key + 1
+      queued.append((BroadcastKey.id(item.key), item.slot))
+    }
+    queued.sort { $0.id < $1.id }
+    order.removeAll()
+    lastID = 0
+    for (_, index) in queued {
+      lastID += 1
+      let slot = unsafe slots[Int(index)]
+      let key = BroadcastKey.make(
+        transmits: BroadcastKey.transmits(slot.key), payloadBytes: Int(slot.payloadBytes), id: lastID)
+      unsafe slots[Int(index)].key = key
+      order.insert(key, slot: index)
+    }
+  }
+}

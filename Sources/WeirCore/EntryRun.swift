@@ -1,0 +1,117 @@
+// Cost per frame: the checksum over its bytes, one load each of length, kind, index and term, and five compares that
+// never mispredict on good input. Nothing is copied.
+
+/// Why a run of frames is not a run of entries: which entry, and what about it.
+public struct EntryRunError: Error, Sendable, Hashable {
+  public enum Reason: Sendable, Hashable {
+    case frame(EntryFrameError)
+    /// Entries follow each other by one.
+    case indexNotConsecutive(expected: LogIndex, found: LogIndex)
+    /// Terms never fall along the log.
+    case termBelowPrevious(previous: Term, found: Term)
+    /// An entry is not younger than the message that carries it.
+    case termAboveMessage(message: Term, found: Term)
+    /// More entries than were announced.
+    case moreThanAnnounced(Int)
+    /// Fewer entries than were announced.
+    case fewerThanAnnounced(Int)
+  }
+
+  /// Position of the entry in the run, from 0.
+  public var entry: Int
+  /// Where its frame begins, in bytes from the start of the run.
+  public var byteOffset: Int
+  public var reason: Reason
+
+  public init(entry: Int, byteOffset: Int, reason: Reason) {
+    self.entry = entry
+    self.byteOffset = byteOffset
+    self.reason = reason
+  }
+}
+
+/// What must hold along a run of frames.
+@usableFromInline
+struct EntryRunRule {
+  /// What the first entry's index must be; nil takes any.
+  @usableFromInline var firstIndex: LogIndex?
+  @usableFromInline var lowestTerm: Term = 0
+  @usableFromInline var highestTerm: Term = .max
+  /// Proposals have neither index nor term yet.
+  @usableFromInline var isProposal = false
+  @usableFromInline var announcedCount: Int?
+
+  @usableFromInline init() {}
+}
+
+extension EntryBatch {
+  /// Checks a run of frames that came from a wire or a disk, and hands them out by reference. Every length, checksum,
+  /// kind and reserved byte is checked, that indexes follow each other by one, and that terms never fall.
+  ///
+  /// - Parameters:
+  ///   - slab: holds the bytes, which nobody writes from now on.
+  ///   - range: the frames, without a byte more; it may be empty.
+  ///   - firstIndex: what the first entry's index must be; nil takes any, 0 included (then the entries are proposals:
+  ///     index and term of each are 0).
+  ///   - lowestTerm: the term of the entry in front, which the first one is not below.
+  @inlinable
+  public static func verifying(
+    slab: Slab, range: Range<Int>, firstIndex: LogIndex? = nil, lowestTerm: Term = 0
+  ) throws(EntryRunError) -> EntryBatch {
+    var rule = EntryRunRule()
+    rule.firstIndex = firstIndex
+    rule.lowestTerm = lowestTerm
+    return try verified(slab: slab, range: range, rule: rule)
+  }
+
+  @usableFromInline
+  static func verified(slab: Slab, range: Range<Int>, rule: EntryRunRule) throws(EntryRunError) -> EntryBatch {
+    let bytes = unsafe slab.bytes(in: range)
+    guard bytes.count > 0, let base = bytes.baseAddress else {
+      if let announced = rule.announcedCount, announced > 0 {
+        throw EntryRunError(entry: 0, byteOffset: 0, reason: .fewerThanAnnounced(announced))
+      }
+      return EntryBatch()
+    }
+    var position = 0
+    var count = 0
+    var firstIndex: LogIndex = 0
+    var expectedIndex: LogIndex = 0
+    var previousTerm = rule.lowestTerm
+    let announced = rule.announcedCount ?? .max
+    while position < bytes.count {
+      let reason: EntryRunError.Reason
+      do {
+        let header = try unsafe EntryFrame.verify(base + position, availableBytes: bytes.count - position)
+        if count == 0 {
+          firstIndex = rule.isProposal ? 0 : rule.firstIndex ?? header.index
+          expectedIndex = firstIndex
+        }
+        if header.index != expectedIndex {
+          reason = .indexNotConsecutive(expected: expectedIndex, found: header.index)
+        } else if header.term < previousTerm {
+          reason = .termBelowPrevious(previous: previousTerm, found: header.term)
+        } else if header.term > rule.highestTerm {
+          reason = .termAboveMessage(message: rule.highestTerm, found: header.term)
+        } else if count >= announced {
+          reason = .moreThanAnnounced(announced)
+        } else {
+          previousTerm = header.term
+          // Entries without an index stay without one; behind the last possible index nothing can follow.
+          if firstIndex != 0 { expectedIndex &+= 1 }
+          count += 1
+          position += EntryFrame.occupiedBytes(payloadBytes: header.payloadBytes)
+          continue
+        }
+      } catch {
+        reason = .frame(error)
+      }
+      throw EntryRunError(entry: count, byteOffset: position, reason: reason)
+    }
+    if count != announced, rule.announcedCount != nil {
+      throw EntryRunError(entry: count, byteOffset: position, reason: .fewerThanAnnounced(announced))
+    }
+    let head = EntrySlice(slab: slab, offset: range.lowerBound, byteCount: range.count)
+    return EntryBatch(firstIndex: firstIndex, count: count, head: head, byteCount: range.count)
+  }
+}

@@ -1,0 +1,124 @@
+import Synchronization
+import WeirCore
+
+/// The snapshots of one node: files in a directory, each written under a temporary name, synced, then renamed, so that
+/// what has its name is whole.
+public final class SnapshotStore: Sendable {
+  /// A snapshot that has its name.
+  public struct Stored: Sendable, Hashable {
+    public var metadata: SnapshotMetadata
+    public var path: String
+    /// Size of the file in bytes: what is sent to a follower.
+    public var fileBytes: Int
+  }
+
+  let fileSystem: any FileSystem
+  let directory: String
+  let retained: Int
+  private let serial = Mutex<UInt64>(0)
+
+  private init(fileSystem: any FileSystem, directory: String, retained: Int) {
+    self.fileSystem = fileSystem
+    self.directory = directory
+    self.retained = retained
+  }
+
+  /// Opens the directory, which is made if it is missing; removes what was left unfinished, except a partly received
+  /// snapshot, which can be continued.
+  /// - Parameter retained: how many snapshots are kept when a newer one is finished; at least 1.
+  public static func open(
+    fileSystem: any FileSystem, directory: String, retained: Int = 2
+  ) throws(StorageError) -> SnapshotStore {
+    let store = SnapshotStore(fileSystem: fileSystem, directory: directory, retained: max(1, retained))
+    try store.guarded { () throws(FileError) in
+      try fileSystem.createDirectory(directory)
+      for name in try fileSystem.list(directory) where name.hasSuffix(".tmp") {
+        try fileSystem.remove(directory + "/" + name)
+      }
+    }
+    return store
+  }
+
+  /// The snapshots, newest first. Their headers are checked, and those with a damaged one left out.
+  public func list() throws(StorageError) -> [Stored] {
+    let names = try guarded { () throws(FileError) in try fileSystem.list(directory) }
+    var found: [Stored] = []
+    for name in names where SnapshotFormat.parse(fileName: name) != nil {
+      do throws(StorageError) {
+        let reader = try SnapshotReader(fileSystem: fileSystem, path: directory + "/" + name)
+        guard SnapshotFormat.fileName(reader.metadata) == name else { continue }
+        found.append(Stored(metadata: reader.metadata, path: directory + "/" + name, fileBytes: reader.fileBytes))
+      } catch {
+        if case .corrupted = error { continue }
+        throw error
+      }
+    }
+    return found.sorted { ($0.metadata.index, $0.metadata.term) > ($1.metadata.index, $1.metadata.term) }
+  }
+
+  /// The newest snapshot all of whose checksums hold; damaged ones are passed over.
+  public func newest() throws(StorageError) -> Stored? {
+    for snapshot in try list() {
+      do throws(StorageError) {
+        try verify(snapshot)
+        return snapshot
+      } catch {
+        if case .corrupted = error { continue }
+        throw error
+      }
+    }
+    return nil
+  }
+
+  /// Checks every checksum of a snapshot.
+  public func verify(_ snapshot: Stored) throws(StorageError) {
+    try reader(snapshot).verify()
+  }
+
+  /// Begins a snapshot. Nothing of it counts until `SnapshotWriter.finish`.
+  public func create(_ metadata: SnapshotMetadata) throws(StorageError) -> SnapshotWriter {
+    let number = serial.withLock { value in
+      value += 1
+      return value
+    }
+    return try SnapshotWriter(store: self, metadata: metadata, temporaryPath: "\(directory)/snapshot-\(number).tmp")
+  }
+
+  /// Opens a snapshot for restoring the state machine, or for sending.
+  public func reader(_ snapshot: Stored) throws(StorageError) -> SnapshotReader {
+    try SnapshotReader(fileSystem: fileSystem, path: snapshot.path)
+  }
+
+  /// Begins, or continues, to receive a snapshot file that the leader sends in chunks. What has arrived of another
+  /// snapshot is given up: a leader sends its newest.
+  public func receive(_ metadata: SnapshotMetadata, fileBytes: Int) throws(StorageError) -> SnapshotReceiver {
+    let path = directory + "/" + SnapshotFormat.fileName(metadata) + ".partial"
+    try guarded { () throws(FileError) in
+      for name in try fileSystem.list(directory) where name.hasSuffix(".partial") && directory + "/" + name != path {
+        try fileSystem.remove(directory + "/" + name)
+      }
+    }
+    return try SnapshotReceiver(store: self, metadata: metadata, fileBytes: fileBytes, partialPath: path)
+  }
+
+  /// Gives a finished, synced file its name, and removes what is older than the retained ones.
+  func publish(_ temporaryPath: String, _ metadata: SnapshotMetadata, fileBytes: Int) throws(StorageError) -> Stored {
+    let path = directory + "/" + SnapshotFormat.fileName(metadata)
+    try guarded { () throws(FileError) in
+      try fileSystem.rename(temporaryPath, to: path)
+      try fileSystem.synchronizeDirectory(directory)
+    }
+    for old in try list().dropFirst(retained) where old.path != path {
+      try guarded { () throws(FileError) in try fileSystem.remove(old.path) }
+    }
+    return Stored(metadata: metadata, path: path, fileBytes: fileBytes)
+  }
+
+  func guarded<Value>(_ body: () throws(FileError) -> Value) throws(StorageError) -> Value {
+    do throws(FileError) {
+      return try body()
+    } catch {
+      throw StorageError(error)
+    }
+  }
+}

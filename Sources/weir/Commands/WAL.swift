@@ -1,0 +1,46 @@
+import ArgumentParser
+import WeirStorage
+
+/// `weir wal`: looks into a write-ahead log.
+struct WAL: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "wal",
+    abstract: "Looks into a write-ahead log.",
+    subcommands: [Dump.self, Verify.self, Torture.self])
+
+  /// `weir wal dump`: every record, a line each.
+  struct Dump: ParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Prints every record; ends with exit code 1 at the first that does not hold.")
+
+    @Argument(help: "The log's directory.")
+    var directory: String
+
+    func run() throws {
+      try inspect(directory) { print($0) }
+    }
+  }
+
+  /// `weir wal verify`: the sum only.
+  struct Verify: ParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Checks every record; ends with exit code 1 if one does not hold.")
+
+    @Argument(help: "The log's directory.")
+    var directory: String
+
+    func run() throws {
+      try inspect(directory, observer: nil)
+    }
+  }
+}
+
+private func inspect(_ directory: String, observer: ((LogEvent) -> Void)?) throws {
+  let report = try LogInspector.inspect(directory: directory, observer: observer)
+  print(
+    "\(report.segments) segments, \(report.batches) batches, \(report.entries) entries, \(report.bytes) bytes; the log "
+      + "holds entries \(report.anchorIndex + 1) to \(report.lastIndex)")
+  if let cut = report.cut {
+    print("torn tail: \(cut.path) ends at byte \(cut.offsetBytes) (\(cut.reason)); it is cut when the node starts")
+  }
+}

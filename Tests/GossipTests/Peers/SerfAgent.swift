@@ -1,0 +1,153 @@
+import Foundation
+import Synchronization
+import Testing
+
+@testable import Gossip
+
+/// A serf agent of its own on a loopback address, killed and reaped when it is let go.
+final class SerfAgent: Sendable {
+  struct MemberStatus: Equatable {
+    var status: String
+    var tags: [String: String]
+  }
+  struct Failed: Error { var text: String }
+
+  /// Where the program is, or nil when it is not installed.
+  static let program: String? = {
+    let folders = (ProcessInfo.processInfo.environment["PATH"] ?? "").split(separator: ":").map(String.init)
+    return (folders + ["/usr/bin", "/usr/local/bin"]).map { "\($0)/serf" }
+      .first { FileManager.default.isExecutableFile(atPath: $0) }
+  }()
+
+  let name: String
+  let address: GossipAddress
+  private let rpc: GossipAddress
+  private let folder: URL
+  private let process: Mutex<Process>
+
+  /// Starts an agent and waits until it answers.
+  ///
+  /// - Parameter host: the last part of its loopback address, so that agents have addresses of their own.
+  init(_ name: String, host: UInt8, key: [UInt8]? = nil, tags: [String: String] = [:]) async throws {
+    guard let program = Self.program else { throw Failed(text: "serf is not installed") }
+    self.name = name
+    let ip = IPAddress(127, 0, 0, host)
+    address = try Self.freeAddress(ip)
+    rpc = try Self.freeAddress(ip)
+    folder = FileManager.default.temporaryDirectory.appendingPathComponent("weir-serf-\(name)-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    let log = folder.appendingPathComponent("log")
+    _ = FileManager.default.createFile(atPath: log.path, contents: nil)
+    let output = try FileHandle(forWritingTo: log)
+
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: program)
+    process.arguments =
+      [
+        "agent", "-node=\(name)", "-bind=\(address)", "-rpc-addr=\(rpc)", "-profile=local", "-log-level=debug",
+        "-event-handler=user:hello=cat >> \(folder.path)/events",
+      ] + tags.map { "-tag=\($0.key)=\($0.value)" } + (key.map { ["-encrypt=\(Data($0).base64EncodedString())"] } ?? [])
+    process.standardOutput = output
+    process.standardError = output
+    process.standardInput = FileHandle.nullDevice
+    try process.run()
+    self.process = Mutex(process)
+    await eventually("serf agent \(name) answers") { (try? self.members()[name]?.status) == "alive" }
+  }
+
+  /// A port that nothing listens on at that address, for packets and streams. Another program may take it before serf
+  /// does; then the agent does not come up and the test says so.
+  private static func freeAddress(_ ip: IPAddress) throws -> GossipAddress {
+    let sockets = try Sockets.openPair(at: GossipAddress(ip: ip, port: 0))
+    close(sockets.listener)
+    close(sockets.datagram)
+    return sockets.bound
+  }
+
+  /// Ends the agent without letting it say goodbye.
+  func kill9() {
+    process.withLock { process in
+      guard process.isRunning else { return }
+      kill(process.processIdentifier, SIGKILL)
+      process.waitUntilExit()
+    }
+  }
+
+  func stop() {
+    kill9()
+    try? FileManager.default.removeItem(at: folder)
+  }
+
+  deinit { stop() }
+
+  /// Runs a command of serf against this agent and returns what it printed.
+  @discardableResult
+  func command(_ name: String, _ arguments: String...) throws -> String {
+    guard let program = Self.program else { throw Failed(text: "serf is not installed") }
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: program)
+    process.arguments = [name, "-rpc-addr=\(rpc)"] + arguments
+    let pipe = Pipe()
+    process.standardOutput = pipe
+    process.standardError = FileHandle.nullDevice
+    try process.run()
+    let output = pipe.fileHandleForReading.readDataToEndOfFile()
+    process.waitUntilExit()
+    let text = String(decoding: output, as: UTF8.self)
+    guard process.terminationStatus == 0 else { throw Failed(text: "serf \(name): \(text)") }
+    return text
+  }
+
+  /// Who the agent knows, by name.
+  func members() throws -> [String: MemberStatus] {
+    let text = try command("members", "-format=json")
+    let decoded = try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any]
+    var members: [String: MemberStatus] = [:]
+    for entry in decoded?["members"] as? [[String: Any]] ?? [] {
+      guard let name = entry["name"] as? String, let status = entry["status"] as? String else { continue }
+      members[name] = MemberStatus(status: status, tags: entry["tags"] as? [String: String] ?? [:])
+    }
+    return members
+  }
+
+  /// Payloads of the events named "hello" that the agent has handled; it puts each on a line.
+  var handledPayloads: [String] {
+    let text = (try? String(contentsOf: folder.appendingPathComponent("events"), encoding: .utf8)) ?? ""
+    return text.split(separator: "\n").map(String.init)
+  }
+
+  var log: String { (try? String(contentsOf: folder.appendingPathComponent("log"), encoding: .utf8)) ?? "" }
+}
+
+/// The few of serf's own messages that a member needs to be a good citizen of its cluster.
+enum SerfMessage {
+  /// `FF`, then the tags as a msgpack map.
+  static func metadata(tags: [(String, String)]) -> [UInt8] {
+    [0xFF, 0x80 | UInt8(tags.count)] + tags.flatMap { raw($0.0) + raw($0.1) }
+  }
+
+  static func userEvent(name: String, payload: String, lamportTime: UInt8) -> [UInt8] {
+    [3, 0x84] + raw("CC") + [0xC2] + raw("LTime") + [lamportTime] + raw("Name") + raw(name) + raw("Payload")
+      + raw(payload)
+  }
+
+  static func leaveIntent(node: String, lamportTime: UInt8) -> [UInt8] {
+    [0, 0x82] + raw("LTime") + [lamportTime] + raw("Node") + raw(node)
+  }
+
+  /// Whether a user message is the event of that name with that payload.
+  static func isEvent(_ message: [UInt8], name: String, payload: String) -> Bool {
+    guard message.first == 3 else { return false }
+    return contains(message, raw("Name") + raw(name)) && contains(message, raw("Payload") + raw(payload))
+  }
+
+  private static func raw(_ text: String) -> [UInt8] {
+    precondition(text.utf8.count < 32, "only short strings are needed")
+    return [0xA0 | UInt8(text.utf8.count)] + text.utf8
+  }
+
+  private static func contains(_ bytes: [UInt8], _ part: [UInt8]) -> Bool {
+    guard bytes.count >= part.count else { return false }
+    return (0...(bytes.count - part.count)).contains { bytes[$0..<($0 + part.count)].elementsEqual(part) }
+  }
+}

@@ -1,0 +1,167 @@
+import Foundation
+import Logging
+import Synchronization
+import WeirCore
+
+@testable import WeirTransport
+
+/// Log lines, so that a test can see what the operator would.
+struct CapturedLog: LogHandler {
+  final class Lines: Sendable {
+    let all = Mutex<[String]>([])
+    func contains(_ text: String) -> Bool { all.withLock { $0.contains { $0.contains(text) } } }
+  }
+
+  let lines: Lines
+  var metadata: Logger.Metadata = [:]
+  var logLevel: Logger.Level = .debug
+
+  subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+    get { metadata[key] }
+    set { metadata[key] = newValue }
+  }
+
+  func log(event: LogEvent) { lines.all.withLock { $0.append("\(event.message)") } }
+}
+
+/// One transport on a loop of its own that records what it reports and runs blocks that a test gives it.
+///
+/// Sendable: what the loop's queue writes lies under the lock.
+final class Endpoint: EventLoopHandler, TransportDelegate, @unchecked Sendable {
+  struct Seen {
+    var messages: [Message] = []
+    var unreachable: [NodeID] = []
+    var connected: Set<NodeID> = []
+    var connectionChanges = 0
+    var snapshotsSent: [Bool] = []
+    var snapshots: [(message: Message, data: [UInt8])] = []
+    var blocks: [@Sendable (PeerTransport) -> Void] = []
+    var counters = TransportCounters()
+  }
+
+  let seen = Mutex(Seen())
+  let lines = CapturedLog.Lines()
+  let loop: any EventLoop
+  let id: NodeID
+  private(set) var transport: any PeerTransport
+  let address: SocketAddress
+  let keepsMessages: Bool
+
+  init(
+    _ id: NodeID, clusterID: UInt64 = 77, mechanism: ReadinessMechanism = .pollLoop, repoll: UInt64 = 0,
+    port: UInt16 = 0, keepsMessages: Bool = true, _ adjust: (inout TransportConfiguration) -> Void = { _ in }
+  ) throws {
+    self.id = id
+    self.keepsMessages = keepsMessages
+    loop = try EventLoopConfiguration(mechanism: mechanism, repollNanoseconds: repoll).makeLoop(label: "test.\(id)")
+    var configuration = TransportConfiguration(
+      clusterID: clusterID, nodeID: id, listenAddress: try SocketAddress(host: "127.0.0.1", port: port), seed: 5)
+    adjust(&configuration)
+    let lines = lines
+    let log = Logger(label: "test") { _ in CapturedLog(lines: lines) }
+    let tcp = try TCPTransport(configuration: configuration, loop: loop, log: log)
+    address = tcp.address
+    transport = tcp
+    transport.delegate = self
+  }
+
+  func start() {
+    nonisolated(unsafe) let handler: any EventLoopHandler = self
+    loop.start(handler)
+  }
+
+  func stop() {
+    perform { $0.close() }
+    loop.stop()
+  }
+
+  /// Runs `block` on the loop's queue and waits until it has.
+  func perform(_ block: @escaping @Sendable (PeerTransport) -> Void) {
+    let done = DispatchSemaphore(value: 0)
+    seen.withLock {
+      $0.blocks.append { transport in
+        block(transport)
+        done.signal()
+      }
+    }
+    loop.wake()
+    done.wait()
+  }
+
+  var eventLoopHasWork: Bool { seen.withLock { !$0.blocks.isEmpty } || transport.hasWork }
+  func eventLoopReadable(channel: Int) { transport.readable(channel: channel) }
+  func eventLoopWritable(channel: Int) { transport.writable(channel: channel) }
+
+  func eventLoopTurn() -> UInt64 {
+    let now = DispatchTime.now().uptimeNanoseconds
+    let next = transport.advance(nowNanoseconds: now)
+    let blocks = seen.withLock { seen in
+      let blocks = seen.blocks
+      seen.blocks.removeAll()
+      return blocks
+    }
+    for block in blocks { block(transport) }
+    transport.flush()
+    let counters = transport.counters
+    seen.withLock { $0.counters = counters }
+    return min(next, now + 20_000_000)
+  }
+
+  func transportReceived(_ message: Message) {
+    guard keepsMessages else { return }
+    seen.withLock { $0.messages.append(message) }
+  }
+  func transportUnreachable(_ peer: NodeID) { seen.withLock { $0.unreachable.append(peer) } }
+  func transportConnectionChanged(_ peer: NodeID, isConnected: Bool) {
+    seen.withLock {
+      $0.connectionChanges += 1
+      if isConnected { $0.connected.insert(peer) } else { $0.connected.remove(peer) }
+    }
+  }
+  func transportSnapshotSent(_ peer: NodeID, succeeded: Bool) { seen.withLock { $0.snapshotsSent.append(succeeded) } }
+  func transportSnapshotBegan(_ message: Message) -> (any SnapshotSink)? { Sink(self, message) }
+
+  final class Sink: SnapshotSink {
+    let endpoint: Endpoint
+    let message: Message
+    var data: [UInt8] = []
+    init(_ endpoint: Endpoint, _ message: Message) {
+      self.endpoint = endpoint
+      self.message = message
+    }
+    func append(_ chunk: [UInt8]) throws { data.append(contentsOf: chunk) }
+    func finish() throws { endpoint.seen.withLock { $0.snapshots.append((message, data)) } }
+  }
+}
+
+/// Waits for a condition; false if it did not come true within a generous time.
+func eventually(_ seconds: Double = 30, _ condition: () -> Bool) -> Bool {
+  let end = Date().addingTimeInterval(seconds)
+  while Date() < end {
+    if condition() { return true }
+    usleep(2000)
+  }
+  return condition()
+}
+
+/// An append with `count` entries of `payloadBytes` each, behind `index`.
+func makeAppend(
+  from: NodeID, to: NodeID, index: LogIndex, count: Int, payloadBytes: Int = 128, term: Term = 1
+) -> Message {
+  var log = LogBuffer(anchorIndex: index, anchorTerm: term)
+  let payload = [UInt8](repeating: UInt8(truncatingIfNeeded: index), count: payloadBytes)
+  for _ in 0..<count { log.append(term: term, payload: payload.span.bytes) }
+  var message = Message(type: .append, to: to, from: from, term: term)
+  message.index = index
+  message.logTerm = term
+  if count > 0 { message.entries = log.batch(from: index + 1, through: index + UInt64(count)) }
+  return message
+}
+
+/// Connects two endpoints and starts both.
+func connectPair(_ first: Endpoint, _ second: Endpoint) {
+  first.transport.addPeer(second.id, address: second.address)
+  second.transport.addPeer(first.id, address: first.address)
+  first.start()
+  second.start()
+}
