@@ -31,6 +31,7 @@ struct Bench: ParsableCommand {
     Machine.self,
     Sweep.self,
     Simulate.self,
+    GossipWire.self,
   ]
 
   static func main() {
