@@ -38,9 +38,9 @@ public struct NodeConfiguration: Sendable {
   public var maximumUncommittedBytes = 64 << 20
   /// Bytes of commands that may wait in one lane for the node's queue.
   public var maximumLaneBytes = 16 << 20
-  /// Bytes of the log in memory beyond which applied entries are let go.
+  /// Bytes of applied entries that are held at most. A live follower that needs older ones gets a snapshot.
   public var maximumLogBytes = 64 << 20
-  /// Bytes of applied entries that are kept all the same, for followers that lag a little.
+  /// Bytes of applied entries that are held in any case, for followers that are away for a moment.
   public var trailingLogBytes = 16 << 20
   /// How long a notice that something is committed may wait for an append to travel with.
   public var commitNoticeDelayNanoseconds: UInt64 = 1_000_000

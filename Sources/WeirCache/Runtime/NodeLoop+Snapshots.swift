@@ -8,11 +8,14 @@ import WeirTransport
 /// than what the core had in mind, and streamed while commands go on being applied. Raft accepts a newer one: the
 /// follower acknowledges the index that it got.
 extension NodeLoop {
-  /// Lets applied entries go once the log is over its size, all but a part at its end.
+  /// Lets applied entries go that nobody is likely to need.
   func compactIfNeeded() {
-    guard let index = retention.compaction(appliedIndex: appliedIndex), let term = raft.term(at: appliedIndex) else {
-      return
+    guard retention.isDue, let term = raft.term(at: appliedIndex) else { return }
+    var neededFrom = appliedIndex
+    if role == .leader {
+      for member in raft.progress where member.isRecentlyActive { neededFrom = min(neededFrom, member.match + 1) }
     }
+    guard let index = retention.cut(neededFrom: neededFrom) else { return }
     let metadata = SnapshotMetadata(index: appliedIndex, term: term, configuration: configurationState)
     raft.setAvailableSnapshot(Snapshot(metadata: metadata))
     raft.compact(through: index)

@@ -40,6 +40,8 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   var laneBatches: [EntryBatch] = []
   var laneTokens: [UInt32] = []
   var completionWords: [UInt64] = []
+  /// Hashes of the keys of the batch that is being applied.
+  var keyHashes: [UInt64] = []
 
   var role = Role.follower
   var leader = NodeID.none
