@@ -86,7 +86,8 @@ let package = Package(
     .executableTarget(
       name: "bench",
       dependencies: [
-        "WeirCore", "WeirCache", "Gossip", "Load", "Measure", "Linearizability", "Simulation", "HotPaths", "Report",
+        "WeirCore", "WeirCache", "WeirTransport", "WeirStorage", "Raft", "Gossip", "Load", "Measure",
+        "Linearizability", "Simulation", "HotPaths", "Report",
         "Gate", "CAllocationCounter", "CJemalloc", "CWeir", argumentParser, logging,
       ],
       swiftSettings: common),
@@ -104,7 +105,8 @@ let package = Package(
     .testTarget(name: "WeirTransportTests", dependencies: ["WeirTransport"], swiftSettings: common),
     .testTarget(name: "WeirStorageTests", dependencies: ["WeirStorage"], swiftSettings: optimized),
     .testTarget(
-      name: "WeirCacheTests", dependencies: ["WeirCache", "Linearizability"], swiftSettings: common),
+      name: "WeirCacheTests",
+      dependencies: ["WeirCache", "WeirTransport", "WeirStorage", "Raft", "CWeir", "Linearizability"], swiftSettings: common),
     .testTarget(name: "MeasureTests", dependencies: ["Measure"], swiftSettings: common),
     .testTarget(name: "LinearizabilityTests", dependencies: ["Linearizability"], swiftSettings: common),
     .testTarget(name: "LoadTests", dependencies: ["Load"], swiftSettings: common),

@@ -22,6 +22,9 @@ public struct NodeConfiguration: Sendable {
   /// The voters that the cluster starts with, this node among them; empty for a node that joins a cluster later.
   public var initialVoters: [NodeID]
   public var eventLoop = EventLoopConfiguration()
+  public var storage = NodeStorage.memory
+  /// Bytes of entries in the write-ahead log after which the state is written as a snapshot and the log cut.
+  public var snapshotAfterBytes = 512 << 20
   /// Length of a tick.
   public var tickNanoseconds: UInt64 = 50_000_000
   /// Ticks without word from a leader after which a follower stands for election (up to twice as many).

@@ -8,6 +8,7 @@ extension NodeLoop {
   func drainIntake() {
     // Cleared before looking: what is posted from here on asks for another turn.
     intake.hasWork.store(false, ordering: .sequentiallyConsistent)
+    finishWrites()
     registerNewLanes()
     runRequests()
     var readsWait = false

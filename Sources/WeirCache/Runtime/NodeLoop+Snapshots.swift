@@ -23,7 +23,7 @@ extension NodeLoop {
 
   /// Sends the state as it is now in place of the snapshot that the core asked for.
   func sendSnapshot(_ message: Message) {
-    guard !isCapturing, let term = raft.term(at: appliedIndex) else {
+    guard !isCapturing, receiving == nil, let term = raft.term(at: appliedIndex) else {
       return raft.reportSnapshot(message.to, succeeded: false)
     }
     var current = message
@@ -43,14 +43,21 @@ extension NodeLoop {
 
   func transportSnapshotBegan(_ message: Message) -> (any SnapshotSink)? {
     guard let metadata = message.snapshot?.metadata, metadata.index > appliedIndex else { return nil }
-    return RestoreSink(loop: self, message: message, restore: StateRestore(into: store))
+    // One at a time, and never beside a capture: putting a state in place would pull the tables from under it.
+    guard !isCapturing, receiving == nil, restore == nil else { return nil }
+    let sink = RestoreSink(loop: self, message: message, restore: StateRestore(into: store))
+    receiving = sink
+    return sink
   }
 
   /// A whole state has arrived: the core decides whether it is wanted.
   fileprivate func received(_ message: Message, _ restore: StateRestore) {
     guard let index = message.snapshot?.metadata.index else { return }
+    receiving = nil
     self.restore = (index, restore)
     step(message)
+    // Not wanted: an older term, or overtaken by appends.
+    if raft.firstIndex != index + 1 || appliedIndex >= index { self.restore = nil }
   }
 
   /// The core wants it: it takes the place of everything.
