@@ -42,7 +42,7 @@ private let impossibleNumber: UInt64 = 1 << 62
 extension RawNode {
   /// Handles a message from another node, or an answer of a local thread.
   /// - Throws: what makes the message wrong. It has then been ignored, except that a higher term was followed.
-  public mutating func step(_ message: Message) throws(RaftError) {
+  public mutating func step(_ message: borrowing Message) throws(RaftError) {
     if message.type.isLocal, !message.from.isLocalThread { throw .stepLocalMessage }
     if message.type.isResponse, !message.from.isLocalThread, tracker.slot(of: message.from) == nil {
       throw .stepPeerNotFound
@@ -52,7 +52,7 @@ extension RawNode {
     try stepChecked(message)
   }
 
-  private func validate(_ message: Message) throws(RaftError) {
+  private func validate(_ message: borrowing Message) throws(RaftError) {
     // Reached with every message: what is wrong with one is said elsewhere.
     let numbers = message.term | message.logTerm | message.index | message.commit | message.rejectHint
     guard numbers < impossibleNumber, message.term != 0 || message.type.mayLackTerm else {
@@ -70,7 +70,7 @@ extension RawNode {
 
   /// The entries of an append follow one another and the previous entry, with terms that never fall nor exceed the
   /// leader's.
-  private func validateEntries(_ message: Message) throws(RaftError) {
+  private func validateEntries(_ message: borrowing Message) throws(RaftError) {
     var index = message.index
     var previousTerm = message.logTerm
     var isValid = true
@@ -80,6 +80,7 @@ extension RawNode {
       previousTerm = header.term
     }
     guard isValid, previousTerm <= message.term else {
+      let message = copy message
       throw .malformedMessage(
         "MsgApp from \(message.from.hex) behind \(message.logTerm)/\(message.index): entries that cannot follow there")
     }

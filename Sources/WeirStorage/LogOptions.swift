@@ -24,10 +24,12 @@ public struct LogOptions: Sendable, Hashable {
   /// Whether segments are filled with zeros before use. It makes a commit up to 1.8 times as fast, since fdatasync then
   /// has no metadata to write; tests with small logs can do without.
   public var zeroFill: Bool
+  /// Size of the segments in memory that the recovered entries are handed out in, in bytes (`LogBuffer.Configuration`).
+  public var memorySegmentBytes: Int
 
   public init(
     owner: UInt64 = 0, segmentBytes: Int = 64 << 20, blockBytes: Int = 4096, sync: SyncPolicy = .always,
-    writeMode: WriteMode = .buffered, zeroFill: Bool = true
+    writeMode: WriteMode = .buffered, zeroFill: Bool = true, memorySegmentBytes: Int = 1 << 20
   ) {
     precondition(LogFormat.isBlockSize(blockBytes), "blockBytes is a power of two from 256 to 65536")
     self.owner = owner
@@ -36,6 +38,7 @@ public struct LogOptions: Sendable, Hashable {
     self.sync = sync
     self.writeMode = writeMode
     self.zeroFill = zeroFill
+    self.memorySegmentBytes = memorySegmentBytes
   }
 }
 

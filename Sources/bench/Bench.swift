@@ -27,8 +27,11 @@ struct Bench: ParsableCommand {
     Writes.self,
     Run.self,
     Generator.self,
+    HotPathsCommand.self,
     Machine.self,
+    Sweep.self,
     Simulate.self,
+    GossipWire.self,
   ]
 
   static func main() {
