@@ -87,7 +87,7 @@ let package = Package(
       name: "bench",
       dependencies: [
         "WeirCore", "WeirCache", "Gossip", "Load", "Measure", "Linearizability", "Simulation", "HotPaths", "Report",
-        "Gate", "CAllocationCounter", "CJemalloc", "CWeir", argumentParser, logging,
+        "Gate", "WeirStorage", "CAllocationCounter", "CJemalloc", "CWeir", argumentParser, logging,
       ],
       swiftSettings: common),
     .executableTarget(

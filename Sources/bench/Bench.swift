@@ -30,6 +30,7 @@ struct Bench: ParsableCommand {
     Machine.self,
     Sweep.self,
     Simulate.self,
+    WAL.self,
   ]
 
   static func main() {
