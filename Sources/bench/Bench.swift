@@ -27,6 +27,7 @@ struct Bench: ParsableCommand {
     Writes.self,
     Run.self,
     Generator.self,
+    HotPathsCommand.self,
     Machine.self,
     Sweep.self,
     Simulate.self,
