@@ -1,5 +1,9 @@
 // Cost of queueing 128 bytes: hash and probe of the name, a copy of 160 bytes, one descent of the order (3 nodes at
 // 10,000 queued). Cost of taking 10 of them: 10 descents that remove and 10 that insert one tier up, and the visits.
+//
+// Measured (busy 2-core EPYC, medians of CPU time, caches emptied by the reference in between): take of 10 from 10,000
+// 0.50 to 0.56 us, a plain array scan 140 to 160; replacing a random one of 10,000 0.6 to 0.7 us, nearly all of it cache
+// misses, an array scan 300.
 
 /// Why a broadcast was not queued.
 public enum BroadcastQueueError: Error, Sendable, Hashable {
