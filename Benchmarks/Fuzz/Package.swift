@@ -11,6 +11,8 @@ import PackageDescription
 let fuzzers: [(name: String, rooms: [String])] = [
   ("FuzzGossipPacket", ["Gossip"]),
   ("FuzzGossipStream", ["Gossip"]),
+  ("FuzzMessage", ["WeirCore"]),
+  ("FuzzLogFrames", ["WeirCore"]),
 ]
 
 let package = Package(

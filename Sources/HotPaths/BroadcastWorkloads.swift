@@ -4,12 +4,18 @@ extension HotPaths {
   static let broadcastQueue: [HotPath] = [
     HotPath(
       name: "broadcast-queue-128B", suite: .broadcastQueue,
+      operation: "queue a named broadcast of 128 bytes that replaces one of 1,000", payloadBytes: 128,
+      reference: .init(name: "plain array scan") { ArrayQueue(.queue, members: 1000) },
+      makeWorkload: { Queue(members: 1000) }),
+    HotPath(
+      name: "broadcast-queue-128B-of-10000", suite: .broadcastQueue,
       operation: "queue a named broadcast of 128 bytes that replaces one of 10,000", payloadBytes: 128,
-      reference: .init(name: "plain array scan") { ArrayQueue(.queue) }, makeWorkload: { Queue() }),
+      reference: .init(name: "plain array scan") { ArrayQueue(.queue, members: 10_000) },
+      makeWorkload: { Queue(members: 10_000) }),
     HotPath(
       name: "broadcast-take-10x128B", suite: .broadcastQueue,
       operation: "take 10 broadcasts of 128 bytes from 10,000 queued", payloadBytes: 1280,
-      reference: .init(name: "plain array scan") { ArrayQueue(.take) }, makeWorkload: { Take() }),
+      reference: .init(name: "plain array scan") { ArrayQueue(.take, members: 10_000) }, makeWorkload: { Take() }),
   ]
 }
 
@@ -24,15 +30,15 @@ private enum Cluster {
   }
 
   /// Which member gossips something next.
-  static func next(_ state: inout UInt64) -> Int {
+  static func next(_ state: inout UInt64, of members: Int) -> Int {
     state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-    return Int((state >> 33) % UInt64(size))
+    return Int((state >> 33) % UInt64(members))
   }
 
-  static func filledQueue() -> BroadcastQueue {
+  static func filledQueue(_ members: Int = size) -> BroadcastQueue {
     var queue = BroadcastQueue(retransmitMultiplier: 4)
     let payload = Shape.payload(0)
-    for member in 0..<size { announce(member, payload, in: &queue) { _ in } }
+    for member in 0..<members { announce(member, payload, in: &queue) { _ in } }
     return queue
   }
 
@@ -51,19 +57,25 @@ private enum Cluster {
 
 private final class Queue: Workload {
   let operationsPerStep = 100
-  private var queue = Cluster.filledQueue()
+  private let members: Int
+  private var queue: BroadcastQueue
   private let payload = Shape.payload(1)
   private var state: UInt64 = 1
   private(set) var sink: UInt64 = 0
 
-  func step() { sink &+= Self.run(&queue, payload, &state, times: operationsPerStep) }
+  init(members: Int) {
+    self.members = members
+    queue = Cluster.filledQueue(members)
+  }
+
+  func step() { sink &+= Self.run(&queue, payload, &state, members: members, times: operationsPerStep) }
 
   private static func run(
-    _ queue: inout BroadcastQueue, _ payload: [UInt8], _ state: inout UInt64, times: Int
+    _ queue: inout BroadcastQueue, _ payload: [UInt8], _ state: inout UInt64, members: Int, times: Int
   ) -> UInt64 {
     var sink: UInt64 = 0
     for _ in 0..<times {
-      Cluster.announce(Cluster.next(&state), payload, in: &queue) { sink &+= $0.tag }
+      Cluster.announce(Cluster.next(&state, of: members), payload, in: &queue) { sink &+= $0.tag }
     }
     return sink
   }
@@ -109,15 +121,17 @@ private final class ArrayQueue: Workload {
 
   let operationsPerStep = 1
   private let operation: Operation
+  private let members: Int
   private var items: [Item]
   private var lastID = UInt64(Cluster.size)
   private let payload = Shape.payload(1)
   private var state: UInt64 = 1
   private(set) var sink = 0
 
-  init(_ operation: Operation) {
+  init(_ operation: Operation, members: Int) {
     self.operation = operation
-    items = (0..<Cluster.size).map {
+    self.members = members
+    items = (0..<members).map {
       Item(transmissions: 0, id: UInt64($0), name: Self.name($0), payload: Shape.payload(0))
     }
   }
@@ -134,7 +148,7 @@ private final class ArrayQueue: Workload {
   }
 
   private func queue() {
-    let name = Self.name(Cluster.next(&state))
+    let name = Self.name(Cluster.next(&state, of: members))
     items.removeAll { $0.name == name }
     lastID += 1
     items.append(Item(transmissions: 0, id: lastID, name: name, payload: payload))

@@ -1,0 +1,4 @@
+import Benchmark
+import Support
+
+let benchmarks: @Sendable () -> Void = { registerBenchmarks(of: .logAppend) }

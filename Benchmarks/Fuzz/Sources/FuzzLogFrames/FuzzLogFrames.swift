@@ -1,0 +1,61 @@
+import CFuzzDriver
+import WeirCore
+
+// Frames as a log on a disk holds them: any bytes are read or refused, and what was read is consecutive, never falls in
+// term, and is what a log hands out again byte for byte. The first byte says whether checksums are made right beforehand,
+// the second where the run is cut.
+
+final class FrameFuzzer {
+  private static let maximumBytes = 1 << 16
+  private let slab = Slab(capacity: maximumBytes)
+
+  func run(_ input: UnsafeBufferPointer<UInt8>) {
+    guard input.count >= 2, input.count - 2 <= Self.maximumBytes else { return }
+    let byteCount = input.count - 2
+    slab.bytes.copyBytes(from: UnsafeRawBufferPointer(input)[2...])
+    if input[0] & 1 == 0 { crc32cSealFrames(UnsafeMutableRawBufferPointer(rebasing: slab.bytes[0..<byteCount])) }
+    // A reader on a disk finds its place frame by frame.
+    let start = min(Int(input[1]) * 8, byteCount)
+    _ = try? EntryFrame.verify(slab.bytes(in: start..<byteCount))
+    guard let batch = try? EntryBatch.verifying(slab: slab, range: 0..<byteCount) else { return }
+    guard !batch.isEmpty else { return precondition(byteCount == 0) }
+    check(batch, byteCount)
+  }
+
+  private func check(_ batch: EntryBatch, _ byteCount: Int) {
+    precondition(batch.byteCount == byteCount)
+    var count = 0
+    var previousTerm: Term = 0
+    batch.forEach { header, payload in
+      let expected = batch.firstIndex == 0 ? 0 : batch.firstIndex + UInt64(count)
+      precondition(header.index == expected && header.term >= previousTerm)
+      precondition(payload.byteCount == header.payloadBytes)
+      previousTerm = header.term
+      count += 1
+    }
+    precondition(count == batch.count)
+    guard batch.firstIndex > 0, batch.lastIndex < .max, batch.lastIndex >= batch.firstIndex else { return }
+    var log = LogBuffer(configuration: .init(segmentBytes: 4096), anchorIndex: batch.firstIndex - 1)
+    log.append(batch, from: batch.firstIndex)
+    let again = log.batch(from: log.firstIndex, through: log.lastIndex)
+    var position = 0
+    again.forEachSlice { slice in
+      let left = slice.slab.bytes(in: slice.offset..<slice.offset + slice.byteCount)
+      precondition(left.elementsEqual(slab.bytes(in: position..<position + slice.byteCount)))
+      position += slice.byteCount
+    }
+    precondition(position == byteCount)
+  }
+}
+
+nonisolated(unsafe) let fuzzer = FrameFuzzer()
+
+@_cdecl("FuzzLogFrames_main")
+func fuzzLogFramesMain(
+  _ argumentCount: Int32, _ arguments: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
+) -> Int32 {
+  cfuzz_run(argumentCount, arguments) { bytes, count in
+    fuzzer.run(UnsafeBufferPointer(start: bytes, count: count))
+    return 0
+  }
+}
