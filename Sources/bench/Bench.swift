@@ -27,9 +27,12 @@ struct Bench: ParsableCommand {
     Writes.self,
     Run.self,
     Generator.self,
+    HotPathsCommand.self,
     Machine.self,
     Sweep.self,
     Simulate.self,
+    GossipWire.self,
+    WAL.self,
   ]
 
   static func main() {
