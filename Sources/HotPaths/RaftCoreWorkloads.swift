@@ -162,24 +162,22 @@ private struct ThreeNodes: ~Copyable {
         isBusy = true
         nodes[position].ready(into: &ready)
         readsAnswered += ready.readStates.count
-        if encodes { try sendEncoded() } else { try Self.send(ready, to: &nodes) }
+        if encodes { try sendEncoded() } else { try send() }
         nodes[position].advance(ready)
       }
     }
   }
 
-  /// Each message is looked at where it lies: a copy of one costs as much as stepping it.
-  private static func send(_ ready: borrowing Ready, to nodes: inout [3 of RawNode]) throws {
-    let messages = ready.messages.span
-    for position in messages.indices {
-      let target = Int(messages[position].to) - 1
-      try nodes[target].step(messages[position])
-    }
+  /// Each message is moved out of the array: a copy costs as much as stepping it.
+  private mutating func send() throws {
+    ready.messages.reverse()
+    while let message = ready.messages.popLast() { try nodes[Int(message.to) - 1].step(message) }
   }
 
   private mutating func sendEncoded() throws {
-    for position in 0..<ready.messages.count {
-      let received = try wire.carry(ready.messages[position])
+    ready.messages.reverse()
+    while let message = ready.messages.popLast() {
+      let received = try wire.carry(message)
       try nodes[Int(received.to) - 1].step(received)
     }
   }

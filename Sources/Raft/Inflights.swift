@@ -38,7 +38,7 @@ public struct Inflights: Sendable, BitwiseCopyable {
 
   /// Frees the messages whose last index is at most `index`.
   @inline(__always)
-  mutating func free(through index: LogIndex, of ring: borrowing InflightRing) {
+  mutating func free(through index: LogIndex, of ring: inout InflightRing) {
     while count > 0 {
       let message = ring.messages[start]
       guard message.lastIndex <= index else { return }

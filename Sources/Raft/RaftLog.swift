@@ -20,6 +20,8 @@ struct RaftLog: ~Copyable {
   private(set) var firstIndex: LogIndex
   private(set) var lastIndex: LogIndex
   private(set) var lastTerm: Term
+  /// From here to the end all entries held have `lastTerm`, as far as is known without a search.
+  private var lastTermStart: LogIndex
   private let logger: (any RaftLogger)?
 
   /// What may be sent to a follower that is behind the first entry; nil while none is ready.
@@ -46,6 +48,7 @@ struct RaftLog: ~Copyable {
     firstIndex = first
     lastIndex = buffer.lastIndex
     lastTerm = buffer.lastTerm
+    lastTermStart = buffer.lastIndex
     unstableOffset = buffer.lastIndex + 1
     offsetInProgress = buffer.lastIndex + 1
     committed = first - 1
@@ -71,7 +74,8 @@ struct RaftLog: ~Copyable {
   /// The term at `index`, nil if it is compacted away or beyond the end.
   @inline(__always)
   func term(at index: LogIndex) -> Term? {
-    if index == lastIndex { return lastTerm }
+    // Nearly always: terms are long.
+    if index >= lastTermStart, index <= lastIndex, index >= firstIndex - 1 { return lastTerm }
     return buffer.term(at: index)
   }
 
@@ -109,7 +113,9 @@ struct RaftLog: ~Copyable {
   @inline(__always)
   mutating func append(payload: RawSpan, kind: EntryKind, term: Term) {
     lastIndex = buffer.append(term: term, kind: kind, payload: payload)
+    guard term != lastTerm else { return }
     lastTerm = term
+    lastTermStart = lastIndex
   }
 
   mutating func append(proposals: EntryBatch, term: Term) {
@@ -119,17 +125,21 @@ struct RaftLog: ~Copyable {
 
   private mutating func noteEnd() {
     lastIndex = buffer.lastIndex
-    lastTerm = buffer.lastTerm
+    let term = buffer.lastTerm
+    // Terms never fall along the log: with the same term at the end, nothing in between has another.
+    guard term != lastTerm else { return }
+    lastTerm = term
+    lastTermStart = lastIndex
   }
 
   /// The first entry of a leader's batch that is not in the log as it is, or nil if all are.
   @inline(__always)
-  func findConflict(_ batch: borrowing EntryBatch) -> LogIndex? {
+  func findConflict(_ batch: EntryBatch) -> LogIndex? {
     batch.firstIndex > lastIndex ? batch.firstIndex : findOverlappingConflict(batch)
   }
 
   @inline(never)
-  private func findOverlappingConflict(_ batch: borrowing EntryBatch) -> LogIndex? {
+  private func findOverlappingConflict(_ batch: EntryBatch) -> LogIndex? {
     var conflict: LogIndex?
     var existing: Term = 0
     var conflicting: Term = 0
@@ -152,10 +162,10 @@ struct RaftLog: ~Copyable {
   ///
   /// Only from the first real conflict on: an old message that repeats a part of what is here must not cut off what
   /// follows, since that may be acknowledged, even committed, already.
-  mutating func replaceSuffix(with batch: borrowing EntryBatch, from index: LogIndex) {
+  mutating func replaceSuffix(with batch: EntryBatch, from index: LogIndex) {
     precondition(index > committed, "committed entries are never replaced: \(index) <= \(committed)")
     if index <= lastIndex { truncate(from: index) }
-    buffer.append(copy batch, from: index)
+    buffer.append(batch, from: index)
     noteEnd()
   }
 

@@ -87,7 +87,7 @@ extension RawNode {
   }
 
   @inline(__always)
-  private mutating func takeEntries(_ entries: borrowing EntryBatch) throws(RaftError) {
+  private mutating func takeEntries(_ entries: EntryBatch) throws(RaftError) {
     guard let conflict = firstToReplace(entries) else { return }
     guard conflict > log.committed else { throw conflictWithCommitted(conflict) }
     log.replaceSuffix(with: entries, from: conflict)
@@ -98,7 +98,7 @@ extension RawNode {
     .malformedMessage("entry \(index) conflict with committed entry [committed(\(log.committed))]")
   }
 
-  private func firstToReplace(_ entries: borrowing EntryBatch) -> LogIndex? {
+  private func firstToReplace(_ entries: EntryBatch) -> LogIndex? {
     if hasPlantedBugs && plantedBugs.contains(.truncateWithoutConflict), entries.firstIndex > log.committed {
       return entries.firstIndex
     }

@@ -105,7 +105,7 @@ extension RawNode {
     // Also what is known already moves a probed member on: it may have been told unreachable, and have nothing to catch up.
     guard isNews || (tracker.progress[slot].match == index && tracker.progress[slot].state == .probe) else { return }
     if tracker.progress[slot].state == .replicate {
-      tracker.progress[slot].inflights.free(through: index, of: tracker.rings[slot])
+      tracker.progress[slot].inflights.free(through: index, of: &tracker.rings[slot])
     } else {
       leaveProbeOrSnapshot(slot: slot)
     }

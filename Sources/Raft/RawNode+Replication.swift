@@ -78,32 +78,23 @@ extension RawNode {
     let isThrottled = tracker.progress[slot].state == .replicate && tracker.progress[slot].inflights.isFull
     if isThrottled, !evenIfEmpty { return false }
     trace(.send(.append, to: tracker.progress[slot].id))
-    let to = tracker.progress[slot].id
-    if next > last || isThrottled {
-      outbox.append(
-        Message(
-          appending: EntryBatch(), behind: next - 1, logTerm: previousTerm, commit: log.committed, to: to, from: id,
-          term: term))
-      tracker.progress[slot].sentEntries(count: 0, bytes: 0, ring: &tracker.rings[slot])
-    } else {
-      sendEntries(to: to, slot: slot, EntryID(term: previousTerm, index: next - 1))
-    }
+    let isEmpty = next > last || isThrottled
+    outbox.append(appendMessage(slot: slot, behind: next - 1, previousTerm, isEmpty: isEmpty))
+    let sent = outbox[outbox.count - 1].entries.count
+    let bytes = isEmpty ? 0 : outbox[outbox.count - 1].entries.payloadBytes
+    tracker.progress[slot].sentEntries(count: sent, bytes: bytes, ring: &tracker.rings[slot])
     tracker.progress[slot].sentCommit = log.committed
     return true
   }
 
-  @inline(__always)
-  private mutating func sendEntries(to: NodeID, slot: Int, _ previous: EntryID) {
-    let entries = log.batch(
-      from: previous.index + 1, through: log.lastIndex, maximumBytes: configuration.maximumMessageBytes)
-    let count = entries.count
-    let bytes = entries.payloadBytes
-    outbox.append(
-      Message(
-        appending: consume entries, behind: previous.index, logTerm: previous.term, commit: log.committed, to: to,
-        from: id,
-        term: term))
-    tracker.progress[slot].sentEntries(count: count, bytes: bytes, ring: &tracker.rings[slot])
+  /// Not inlined, so that what it returns is moved into the outbox instead of being copied on the way.
+  @inline(never)
+  private func appendMessage(slot: Int, behind index: LogIndex, _ logTerm: Term, isEmpty: Bool) -> Message {
+    Message(
+      appending: isEmpty
+        ? EntryBatch()
+        : log.batch(from: index + 1, through: log.lastIndex, maximumBytes: configuration.maximumMessageBytes),
+      behind: index, logTerm: logTerm, commit: log.committed, to: tracker.progress[slot].id, from: id, term: term)
   }
 
   /// Nil, so that a snapshot is sent instead.

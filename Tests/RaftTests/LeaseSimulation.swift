@@ -1,6 +1,5 @@
-import WeirCore
-
 @_spi(Testing) import Raft
+import WeirCore
 
 /// What a run of the lease test does to its cluster.
 struct LeaseScenario {
@@ -20,6 +19,8 @@ struct LeaseSimulation {
     var nextTick: UInt64
     var pausedUntil: UInt64 = 0
     var isCutOff = false
+    /// Hears others and is not heard.
+    var isMuted = false
   }
 
   private final class Box {
@@ -38,6 +39,7 @@ struct LeaseSimulation {
   private var random: SplitMix
   private var nodes: [Node] = []
   private var deliveries: [Delivery] = []
+  private var cutLink: (Int, Int)?
   private var now: UInt64 = 1_000_000_000
   private(set) var leaseReads = 0
   private(set) var staleReads = 0
@@ -78,40 +80,55 @@ struct LeaseSimulation {
     nodes[position].offset + UInt64(Double(time) * nodes[position].rate)
   }
 
-  /// Runs until the first leader has a lease, cuts it off at a random phase, and goes on for some election timeouts.
+  /// Lets a leader that the seed chooses get a lease, disturbs it at a random phase, and goes on for some election timeouts.
   mutating func run() throws {
     try advance(ticks: 40)
-    try disturb()
-    try advance(ticks: UInt64.random(in: 0..<5, using: &random), extra: UInt64.random(in: 0..<Self.tick, using: &random))
-    if let leader = nodes.firstIndex(where: { $0.box.raw.role == .leader }) {
-      if scenario.seed % 4 == 1 {
-        let target = NodeID((leader + 1) % 3 + 1)
-        prepare(leader)
-        nodes[leader].box.raw.transferLeadership(to: target)
-        try drain(leader)
-      }
-      nodes[leader].isCutOff = true
+    try handOver(to: NodeID.random(in: 1...3, using: &random))
+    try advance(ticks: 15, extra: UInt64.random(in: 0..<Self.tick, using: &random))
+    if scenario.seed % 5 == 0 {
+      nodes[Int.random(in: 0..<3, using: &random)].pausedUntil =
+        now + UInt64.random(in: 1..<8, using: &random) * Self.tick
     }
+    if let leader = nodes.firstIndex(where: { $0.box.raw.role == .leader }) { try disturb(leader) }
     try advance(ticks: 25)
-    for position in nodes.indices { nodes[position].isCutOff = false }
-    try advance(ticks: 25)
+    for position in nodes.indices { (nodes[position].isCutOff, nodes[position].isMuted) = (false, false) }
+    cutLink = nil
+    try advance(ticks: 15)
   }
 
-  /// A voter pauses for a while, or restarts, forgetting what it promised.
-  private mutating func disturb() throws {
-    let position = Int.random(in: 0..<3, using: &random)
-    switch scenario.seed % 3 {
+  private mutating func handOver(to target: NodeID) throws {
+    guard let leader = nodes.firstIndex(where: { $0.box.raw.role == .leader }) else { return }
+    prepare(leader)
+    nodes[leader].box.raw.transferLeadership(to: target)
+    try drain(leader)
+  }
+
+  /// Cuts the leader off, alone or while it hands over; or cuts only one link, so that one follower campaigns while the
+  /// other still follows; then that one restarts, or hears no more while its answers still arrive.
+  private mutating func disturb(_ leader: Int) throws {
+    let (cut, other) = ((leader + 1) % 3, (leader + 2) % 3)
+    switch scenario.seed % 4 {
+    case 0:
+      nodes[leader].isCutOff = true
     case 1:
-      nodes[position].pausedUntil = now + UInt64.random(in: 1..<8, using: &random) * Self.tick
-    case 2 where nodes[position].box.raw.role == .follower:
-      let old = nodes[position].box
-      var log = LogBuffer()
-      if old.raw.lastIndex > 0 { log.append(old.raw.entries(from: 1, through: old.raw.lastIndex), from: 1) }
-      nodes[position].box = Box(
-        try Self.node(NodeID(position + 1), seed: scenario.seed &+ 7, log: log, hardState: old.raw.hardState))
-      nodes[position].box.raw.plantedBugs = scenario.bugs
-    default: break
+      try handOver(to: NodeID(other + 1))
+      nodes[leader].isCutOff = true
+    default:
+      cutLink = (leader, cut)
+      try advance(
+        ticks: UInt64.random(in: 4..<16, using: &random), extra: UInt64.random(in: 0..<Self.tick, using: &random))
+      if scenario.seed % 4 == 3 { try restart(other) } else { nodes[leader].isMuted = true }
     }
+  }
+
+  private mutating func restart(_ position: Int) throws {
+    let old = nodes[position].box
+    guard old.raw.role == .follower else { return }
+    var log = LogBuffer()
+    if old.raw.lastIndex > 0 { log.append(old.raw.entries(from: 1, through: old.raw.lastIndex), from: 1) }
+    nodes[position].box = Box(
+      try Self.node(NodeID(position + 1), seed: scenario.seed &+ 7, log: log, hardState: old.raw.hardState))
+    nodes[position].box.raw.plantedBugs = scenario.bugs
   }
 
   private mutating func advance(ticks: UInt64, extra: UInt64 = 0) throws {
@@ -135,7 +152,8 @@ struct LeaseSimulation {
     for position in nodes.indices where nodes[position].nextTick <= now && nodes[position].pausedUntil <= now {
       prepare(position)
       nodes[position].box.raw.tick()
-      if nodes[position].box.raw.role == .leader {
+      // With a link cut nobody writes: the follower behind it could not win with a shorter log.
+      if nodes[position].box.raw.role == .leader, cutLink == nil {
         try? nodes[position].box.raw.propose(payload: [UInt8(position)].span.bytes)
       }
       // After a pause the ticks that were missed come all at once.
@@ -149,11 +167,16 @@ struct LeaseSimulation {
     if !due.isEmpty { deliveries = deliveries.filter { $0.time > now || pause(of: $0.message.to) > now } }
     for delivery in due {
       let (from, to) = (Int(delivery.message.from) - 1, Int(delivery.message.to) - 1)
-      if nodes[from].isCutOff || nodes[to].isCutOff { continue }
+      if nodes[to].isCutOff || isCut(from, to) { continue }
       prepare(to)
       try? nodes[to].box.raw.step(delivery.message)
       try drain(to)
     }
+  }
+
+  private func isCut(_ a: Int, _ b: Int) -> Bool {
+    guard let cutLink else { return false }
+    return (a, b) == cutLink || (b, a) == cutLink
   }
 
   private mutating func prepare(_ position: Int) {
@@ -164,8 +187,10 @@ struct LeaseSimulation {
     let box = nodes[position].box
     while box.raw.hasReady {
       box.raw.ready(into: &box.ready)
-      for message in box.ready.messages where !nodes[position].isCutOff {
-        let delay = UInt64.random(in: 100_000..<6_000_000, using: &random)
+      for message in box.ready.messages where !nodes[position].isCutOff && !nodes[position].isMuted {
+        // One in ten is late by up to four ticks.
+        let most: UInt64 = UInt64.random(in: 0..<10, using: &random) == 0 ? 4 * Self.tick : Self.tick / 4
+        let delay = UInt64.random(in: 100_000..<most, using: &random)
         deliveries.append(Delivery(time: now + delay, message: message))
       }
       if box.ready.softState?.role == .leader { elections += 1 }

@@ -1,7 +1,6 @@
+@_spi(Testing) import Raft
 import Testing
 import WeirCore
-
-@_spi(Testing) import Raft
 
 /// Wrong use and broken input are refused by a typed error or ignored, and leave the state as it was.
 @Suite struct MisuseTests {
@@ -181,7 +180,8 @@ import WeirCore
 
   @Test func storageThatContradictsItselfIsRefused() throws {
     #expect(throws: RaftError.self) {
-      _ = try RawNode(configuration: RaftConfiguration(id: 1), log: LogBuffer(), hardState: HardState(term: 1, commit: 5))
+      _ = try RawNode(
+        configuration: RaftConfiguration(id: 1), log: LogBuffer(), hardState: HardState(term: 1, commit: 5))
     }
     #expect(throws: RaftError.self) {
       _ = try RawNode(configuration: RaftConfiguration(id: 1), log: LogBuffer(), applied: 3)

@@ -1,7 +1,6 @@
+@_spi(Testing) import Raft
 import Testing
 import WeirCore
-
-@_spi(Testing) import Raft
 
 @Suite struct ReadTests {
   private func heartbeats(_ cluster: TestCluster) -> Int { cluster.sent.filter { $0.type == .heartbeat }.count }

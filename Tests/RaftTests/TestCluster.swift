@@ -1,6 +1,5 @@
-import WeirCore
-
 @_spi(Testing) import Raft
+import WeirCore
 
 /// One node of a test, with what it has handed out so far.
 final class TestNode {

@@ -29,8 +29,39 @@ extension InteractionEnvironment {
     case "tick-election": try tick(directive) { $0.electionTicks }
     case "tick-heartbeat": try tick(directive) { $0.heartbeatTicks }
     case "transfer-leadership": try transferLeadership(directive)
+    // What etcd's scripts never exercise has commands of this project's own.
+    case "read-index": try readIndex(directive)
+    case "report-snapshot": try reportSnapshot(directive)
+    case "restart": try restart(directive)
     default: throw ScriptError("unknown command")
     }
+  }
+
+  private func readIndex(_ directive: Directive) throws {
+    guard directive.bareKeys.count == 2 else { throw ScriptError("read-index needs a node and a number") }
+    try firstNode(directive).raw.readIndex(context: number(directive.bareKeys[1], default: 0))
+  }
+
+  /// `report-snapshot a b`, with `failed` if it did not arrive.
+  private func reportSnapshot(_ directive: Directive) throws {
+    guard directive.bareKeys.count >= 2 else { throw ScriptError("two nodes are needed") }
+    try firstNode(directive).raw.reportSnapshot(
+      number(directive.bareKeys[1], default: 0), succeeded: !directive.bareKeys.contains("failed"))
+  }
+
+  /// A node starts again from what it has stored; what it had in flight within itself is lost.
+  private func restart(_ directive: Directive) throws {
+    let node = try firstNode(directive)
+    var log = LogBuffer(anchorIndex: node.storage.anchor.index, anchorTerm: node.storage.anchor.term)
+    for entry in node.storage.entries {
+      log.append(term: entry.header.term, kind: entry.header.kind, payload: entry.payload.span.bytes)
+    }
+    let applied = node.latest.metadata
+    node.appendWork = []
+    node.applyWork = []
+    node.raw = try RawNode(
+      configuration: node.configuration, log: log, hardState: node.storage.hardState,
+      configurationState: applied.configuration, applied: applied.index, availableSnapshot: node.latest, logger: output)
   }
 
   private func bool(_ text: String?, default fallback: Bool = false) throws -> Bool {
@@ -67,7 +98,10 @@ extension InteractionEnvironment {
 
   private func nodeConfiguration(_ directive: Directive, id: NodeID) throws -> RaftConfiguration {
     var configuration = RaftConfiguration(id: id, electionTicks: 3, heartbeatTicks: 1)
-    configuration.maximumMessageBytes = .max
+    configuration.maximumMessageBytes = try number(directive.value("max-size-per-msg"), default: Int.max)
+    configuration.maximumUncommittedBytes = try number(directive.value("max-uncommitted-size"), default: 0)
+    configuration.maximumPendingReads = try number(directive.value("max-pending-reads"), default: 1 << 16)
+    configuration.disableProposalForwarding = try bool(directive.value("disable-proposal-forwarding"))
     configuration.maximumInflightMessages = try number(directive.value("inflight"), default: Int(Int32.max))
     configuration.asynchronousStorageWrites = try bool(directive.value("async-storage-writes"))
     configuration.preVote = try bool(directive.value("prevote"))

@@ -6,6 +6,7 @@ struct MemoryStorage {
   struct StoredEntry {
     var header: EntryHeader
     var text: String
+    var payload: [UInt8]
   }
 
   private(set) var hardState = HardState()
@@ -31,7 +32,10 @@ struct MemoryStorage {
   mutating func append(_ batch: EntryBatch) throws {
     var incoming: [StoredEntry] = []
     batch.forEach { header, payload in
-      incoming.append(StoredEntry(header: header, text: RaftDescription.entry(header, payload)))
+      incoming.append(
+        StoredEntry(
+          header: header, text: RaftDescription.entry(header, payload), payload: payload.withUnsafeBytes { [UInt8]($0) }
+        ))
     }
     incoming.removeAll { $0.header.index < firstIndex }
     guard let first = incoming.first else { return }
