@@ -67,12 +67,12 @@ struct ReadQueue {
 
   /// Takes out everything.
   mutating func takeAll() -> [Read] {
+    isRoundDue = false
     guard count > 0 else { return [] }
     let all = postponed + waiting[head...]
     postponed.removeAll(keepingCapacity: true)
     waiting.removeAll(keepingCapacity: true)
     head = 0
-    isRoundDue = false
     return all
   }
 }

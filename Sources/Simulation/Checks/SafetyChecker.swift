@@ -114,6 +114,9 @@ struct SafetyChecker {
     nodes[node].written = image
     nodes[node].durable = image
     nodes[node].term = image.hardState.term
+    if image.hardState.vote != 0 {
+      nodes[node].durableVotes.append((image.hardState.term, image.hardState.vote))
+    }
   }
 
   /// A node starts again with nothing.
@@ -289,6 +292,9 @@ struct SafetyChecker {
   private func checkAcknowledgement(_ message: Message, from node: Int) throws(Violation) {
     let image = nodes[node].durable
     guard message.index > image.anchorIndex, message.index > image.snapshot.metadata.index else { return }
+    // A node that is durably in a later term may have replaced the entry since: then this is an answer that took long,
+    // and whoever led that later term was elected with the entry in sight.
+    guard image.hardState.term <= message.term else { return }
     guard message.index <= image.lastIndex else {
       throw Violation(
         .durableBeforeSend,

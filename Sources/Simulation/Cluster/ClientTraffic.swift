@@ -161,12 +161,14 @@ extension SimulatedCluster {
 
   /// Answers the write that an applied command came from, if it was sent to this node.
   func answerWrite(_ command: Command, _ node: SimulatedNode) {
-    guard
-      let position = node.pendingWrites.firstIndex(where: {
-        $0.request.client == Int(command.client) && $0.request.sequence == command.sequence
-      })
-    else { return }
-    answer(node.pendingWrites.remove(at: position).request, .done(command.version), node)
+    // Several attempts of one operation may wait here.
+    node.pendingWrites.removeAll { write in
+      guard write.request.client == Int(command.client), write.request.sequence == command.sequence else {
+        return false
+      }
+      answer(write.request, .done(command.version), node)
+      return true
+    }
   }
 
   func answer(_ request: ClientRequest, _ outcome: ClientAnswer.Outcome, _ node: SimulatedNode) {

@@ -18,6 +18,8 @@ extension SimulatedCluster {
       if !node.isUp { try restart(node) }
     }
     for position in clients.indices {
+      // What was asked before is asked again: nobody waits for an answer that was lost.
+      if clients[position].isWaiting { clientTimeout(position, attempt: clients[position].attempt) }
       if clients[position].operation == nil, !clients[position].isWaiting { scheduleTurn(position, after: 1_000_000) }
     }
   }
@@ -39,16 +41,13 @@ extension SimulatedCluster {
   /// The operator stops nodes that are no members any more, and starts those that are again.
   private func retireRemovedNodes(_ leader: SimulatedNode) throws(Violation) {
     let configuration = leader.configuration
+    for node in nodes where !node.isUp && isMember(node, configuration) { try restart(node) }
     guard let state = leader.core?.state, leader.machine.appliedIndex == checker.highestCommit,
       state.commit == checker.highestCommit, configuration.votersOutgoing.isEmpty, state.hasCommittedInTerm
     else { return }
-    for node in nodes {
-      if node.isUp, !isMember(node, configuration) {
-        record { "n\(node.id) is no member and is stopped" }
-        crash(node)
-      } else if !node.isUp, isMember(node, configuration) {
-        try restart(node)
-      }
+    for node in nodes where node.isUp && !isMember(node, configuration) {
+      record { "n\(node.id) is no member and is stopped" }
+      crash(node)
     }
   }
 
@@ -72,6 +71,7 @@ extension SimulatedCluster {
   /// The time to come together is over.
   func reachEnd() throws(Violation) {
     isOver = true
+    if let leader = leaderPosition(), isConverged(nodes[leader]) { return }
     if cannotRecover { return }
     throw broken(.liveness, stateOfAffairs())
   }
@@ -84,17 +84,20 @@ extension SimulatedCluster {
     return true
   }
 
-  /// A voter of two was removed, knows it, and never campaigns again; the other does not know yet, and needs its vote,
-  /// which it refuses if its log is longer. Changes that take effect when they are applied have this hole, in etcd too
+  /// Voters were removed, know it, and never campaign again; the others do not know yet and need their votes, which they
+  /// refuse if their logs are longer. Changes that take effect when they are applied have this hole, in etcd too
   /// (etcd-io/etcd #10563): the operator hands leadership over first.
   private var isBlockedByRemovedVoter: Bool {
-    nodes.contains { removed in
-      removed.isUp && !removed.configuration.voters.isEmpty && !isMember(removed, removed.configuration)
-        && nodes.contains { other in
-          [other.configuration.voters, other.configuration.votersOutgoing].contains {
-            $0.count == 2 && $0.contains(removed.id)
-          }
-        }
+    let removed = nodes.filter { node in
+      let configuration = node.configuration
+      return node.isUp && !configuration.voters.isEmpty
+        && !(configuration.voters + configuration.votersOutgoing).contains(node.id)
+    }.map(\.id)
+    guard !removed.isEmpty else { return false }
+    return nodes.contains { node in
+      [node.configuration.voters, node.configuration.votersOutgoing].contains { half in
+        !half.isEmpty && half.filter { !removed.contains($0) }.count < half.count / 2 + 1
+      }
     }
   }
 
@@ -108,6 +111,7 @@ extension SimulatedCluster {
       let state = core.state
       return "n\(node.id) \(state.role) term \(state.term) commit \(state.commit) last \(state.lastIndex)"
         + " applied \(node.machine.appliedIndex) of \(node.configuration.voters)"
+        + (state.role == .leader ? " uncommitted \(core.raw.uncommittedBytes) bytes" : "")
         + (node.configuration.votersOutgoing.isEmpty ? "" : " & \(node.configuration.votersOutgoing)")
         + (node.canRun ? "" : " (\(node.inbox.count) inputs wait, paused \(node.isPaused), \(node.jobs.count) writes)")
     }

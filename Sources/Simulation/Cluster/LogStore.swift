@@ -41,7 +41,8 @@ final class LogStore: DiskStore {
       switch error {
       case .fileFailure, .diskFull, .closed: throw StoreFailure(text: "\(error)", isExpected: true)
       case .corrupted, .snapshotMissing: throw StoreFailure(text: "\(error)", isExpected: isDamaged, isFinal: true)
-      default: throw StoreFailure(text: "\(error)", isExpected: false)
+      // A flipped bit may make a header look like another's, too.
+      default: throw StoreFailure(text: "\(error)", isExpected: isDamaged, isFinal: true)
       }
     }
   }

@@ -45,6 +45,7 @@ extension SimulatedCluster {
     }
     if options.driverBugs.contains(.startsEmptyWhenDamaged) {
       store.wipe()
+      _ = try? store.recover()
       checker.recovered(node.position, image: StableImage())
       node.unsynced.removeAll()
       return true

@@ -18,6 +18,8 @@ public enum Profile: String, Sendable, Hashable, CaseIterable {
   case crashes
   /// Elections while slow disks have writes under way.
   case slowStorage
+  /// Answers that arrive long after the question, and leaders that nobody follows any more.
+  case lateAnswers
 }
 
 /// Swarm testing (Groce et al., ISSTA 2012): every seed has its own choice of which kinds of faults happen at all, and of
@@ -50,7 +52,7 @@ struct Swarm {
     switch profile {
     case .lease, .leaseBeyondBound: plan.initialVoters = random.pick([3, 3, 5])
     case .membership: plan.initialVoters = random.pick([1, 2, 3, 3, 4])
-    case .elections, .slowStorage: plan.initialVoters = random.pick([2, 3, 3, 4, 5])
+    case .elections, .slowStorage, .lateAnswers: plan.initialVoters = random.pick([2, 3, 3, 4, 5])
     default: plan.initialVoters = random.pick([1, 2, 3, 3, 3, 3, 4, 5, 5, 7])
     }
     plan.initialLearners = plan.initialVoters < 6 && random.chance(perMillion: 200_000) ? 1 : 0
@@ -80,6 +82,7 @@ struct Swarm {
       plan.core.checkQuorum = true
     }
     if profile == .slowStorage { plan.core.asynchronousStorage = true }
+    if profile == .lateAnswers { plan.core.checkQuorum = random.chance(perMillion: 300_000) }
     if profile == .catchUp {
       plan.core.snapshotThreshold = random.pick([10, 15])
       plan.core.trailingEntries = random.pick([0, 2, 5])
@@ -94,6 +97,11 @@ struct Swarm {
     if random.coin() { plan.network.lossPerMillion = random.pick([5_000, 50_000, 200_000]) }
     if random.coin() { plan.network.duplicatePerMillion = random.pick([10_000, 100_000, 300_000]) }
     plan.network.partitionsDropInFlight = random.coin()
+    if profile == .lateAnswers {
+      plan.network.tailPerMillion = random.pick([100_000, 300_000])
+      plan.network.tailNanoseconds = random.pick([150_000_000, 600_000_000])
+      plan.network.partitionsDropInFlight = false
+    }
     plan.network.encodes = random.coin()
   }
 
@@ -114,7 +122,7 @@ struct Swarm {
     plan.clockRatesPerMillion = (0..<plan.nodeCount).map { _ in
       switch profile {
       case .lease: random.pick([-bound / 2, 0, bound / 2, random.between(-bound / 2, bound / 2)])
-      case .leaseBeyondBound: random.pick([-500_000, -300_000, 500_000, 900_000])
+      case .leaseBeyondBound: random.pick([-400_000, -300_000, 300_000, 400_000])
       default: random.pick([-100_000, 0, 0, 0, 100_000, random.between(-100_000, 100_000)])
       }
     }
@@ -156,13 +164,27 @@ struct Swarm {
   }
 
   /// The leader is cut off, and somebody campaigns while its lease should still hold: at once, or after all the others
-  /// have restarted and may have forgotten what they promised it.
+  /// have restarted and may have forgotten what they promised it, or one that was away for so long that it has promised
+  /// nothing, but whose voters have.
   private mutating func drawUsurpation() {
     let timeout = plan.electionTimeoutNanoseconds
     let begin = timeout + UInt64(random.below(Int(plan.faultPhaseNanoseconds - timeout)))
     plan.faults.append(Fault(at: begin, for: 2 * timeout, .partition(.isolate(.leader))))
     var campaign = begin + UInt64(random.below(Int(timeout / 3)))
-    if random.coin() {
+    let kind = random.below(4)
+    if kind == 1 {
+      let away = node()
+      plan.faults.append(
+        Fault(at: begin - min(begin, 2 * timeout), for: 2 * timeout, .partition(.isolate(.follower(away)))))
+      campaign = begin + timeout / 20
+    }
+    if kind == 3 {
+      // The target of a transfer campaigns with the leader's leave, which has to end its lease.
+      let early = UInt64(random.below(4_000_000))
+      plan.faults.append(Fault(at: begin - early, for: 0, .transfer(to: .follower(node()))))
+      return
+    }
+    if kind == 2 {
       for node in 0..<plan.nodeCount {
         plan.faults.append(Fault(at: begin + 1_000_000, for: timeout / 10, .crash(.follower(node), .atOnce)))
       }
@@ -188,6 +210,7 @@ struct Swarm {
     case (.lease, .membership), (.leaseBeyondBound, .membership): 10
     case (.membership, .membership): 100
     case (.membership, .crash), (.membership, .isolate), (.membership, .transfer): 60
+    case (.lateAnswers, .isolate), (.lateAnswers, .split), (.lateAnswers, .pause): 90
     case (.slowStorage, .isolate), (.slowStorage, .campaign), (.slowStorage, .transfer), (.slowStorage, .split): 80
     case (.elections, .crash), (.elections, .isolate), (.elections, .oneWay), (.elections, .campaign): 70
     case (.crashes, .crash), (.disk, .crash): 95
