@@ -11,6 +11,8 @@ import PackageDescription
 let fuzzers: [(name: String, rooms: [String])] = [
   ("FuzzGossipPacket", ["Gossip"]),
   ("FuzzGossipStream", ["Gossip"]),
+  ("FuzzLogRecords", ["WeirCore", "WeirStorage"]),
+  ("FuzzSnapshot", ["WeirCore", "WeirStorage"]),
 ]
 
 let package = Package(
