@@ -105,8 +105,8 @@ struct GoldenTests {
     let metadata = SnapshotMetadata(
       index: 5, term: 2, configuration: .init(voters: [1, 2, 3], learners: [4], autoLeave: true))
     let writer = try store.create(metadata)
-    try writer.append([0, 1, 2, 3, 4].span.bytes)
-    try writer.append([9, 9].span.bytes)
+    let parts: [[UInt8]] = [[0, 1, 2, 3, 4], [9, 9]]
+    for part in parts { try writer.append(part.span.bytes) }
     let stored = try writer.finish()
     #expect(stored.path == "/s/0000000000000005-0000000000000002.snapshot")
     #expect(disk.contents(of: stored.path) == Golden.snapshot)

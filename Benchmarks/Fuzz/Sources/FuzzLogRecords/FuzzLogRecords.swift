@@ -14,7 +14,9 @@ final class LogFuzzer {
 
   init() {
     let disk = SimulatedFileSystem()
-    guard let log = try? WriteAheadLog.open(fileSystem: disk, directory: directory, options: options).log else { return }
+    guard let log = try? WriteAheadLog.open(fileSystem: disk, directory: directory, options: options).log else {
+      return
+    }
     var buffer = LogBuffer(configuration: .init(segmentBytes: 4096))
     for round in 0..<4 as Range<UInt64> {
       let first = buffer.lastIndex + 1
@@ -65,7 +67,7 @@ final class LogFuzzer {
     // The snapshot lies behind anything that a log of this size can hold, so the log was emptied.
     precondition(buffer.count == 0 && buffer.anchorIndex == snapshot.index)
     var more = LogBuffer(configuration: .init(segmentBytes: 4096), anchorIndex: snapshot.index, anchorTerm: 1)
-    more.append(term: 2, payload: [1, 2, 3].span.bytes)
+    more.append(term: 2, payload: [UInt8](repeating: 1, count: 3).span.bytes)
     log.append(more.batch(from: snapshot.index + 1, through: snapshot.index + 1))
     guard (try? log.commitBatch()) != nil else { fatalError("a log that was opened could not be written to") }
     disk.crash(survivalPerMille: 0)
