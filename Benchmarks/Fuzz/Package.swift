@@ -13,6 +13,8 @@ let fuzzers: [(name: String, rooms: [String])] = [
   ("FuzzGossipStream", ["Gossip"]),
   ("FuzzMessage", ["WeirCore"]),
   ("FuzzLogFrames", ["WeirCore"]),
+  ("FuzzLogRecords", ["WeirCore", "WeirStorage"]),
+  ("FuzzSnapshot", ["WeirCore", "WeirStorage"]),
 ]
 
 let package = Package(

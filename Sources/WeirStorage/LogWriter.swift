@@ -346,7 +346,7 @@ final class LogWriter: @unchecked Sendable {
   ) throws(FileError) -> PreparedSegment {
     do throws(FileError) {
       return try SegmentPreparer(
-        fileSystem: fileSystem, directory: directory, mode: mode, zeroFill: options.zeroFill
+        fileSystem: fileSystem, directory: directory, mode: mode, zeroFill: options.zeroFill, fillBytes: 8 << 20
       ).prepare(serial: serial, capacityBytes: capacity)
     } catch {
       // Not every file system knows direct writes.
@@ -354,7 +354,7 @@ final class LogWriter: @unchecked Sendable {
       mode = .buffered
       try? fileSystem.remove("\(directory)/spare-\(serial).tmp")
       return try SegmentPreparer(
-        fileSystem: fileSystem, directory: directory, mode: mode, zeroFill: options.zeroFill
+        fileSystem: fileSystem, directory: directory, mode: mode, zeroFill: options.zeroFill, fillBytes: 8 << 20
       ).prepare(serial: serial, capacityBytes: capacity)
     }
   }

@@ -16,8 +16,9 @@ struct SegmentPreparer: Sendable {
   let mode: WriteMode
   let zeroFill: Bool
 
-  /// What one write of zeros is large: small enough that commits which share the disk are not held up by it.
-  private static var fillBytes: Int { 1 << 20 }
+  /// How large one write of zeros is, in bytes. Ahead of need it is small, so that commits which share the disk are not
+  /// held up by it; when somebody waits for the segment it is large.
+  var fillBytes = 1 << 20
 
   static func isSpareName(_ name: String) -> Bool { name.hasPrefix("spare-") && name.hasSuffix(".tmp") }
 
@@ -38,10 +39,10 @@ struct SegmentPreparer: Sendable {
   }
 
   private func fill(_ file: any File, _ capacityBytes: Int) throws(FileError) {
-    let zeros = AlignedBuffer(capacity: min(capacityBytes, Self.fillBytes))
+    let zeros = AlignedBuffer(capacity: min(capacityBytes, fillBytes))
     var offset = 0
     while offset < capacityBytes {
-      let count = min(Self.fillBytes, capacityBytes - offset)
+      let count = min(fillBytes, capacityBytes - offset)
       let bytes = unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(zeros.bytes(in: 0..<count)))
       try file.write(bytes, at: offset)
       if mode == .buffered { try file.synchronizeData() }

@@ -53,7 +53,7 @@ struct SnapshotTests {
     for index in 1...6 as ClosedRange<UInt64> { _ = try write(store, Self.metadata(index * 10), parts: [[1]]) }
     #expect(try store.list().map(\.metadata.index) == [60, 50, 40])
     let unfinished = try store.create(Self.metadata(70))
-    try unfinished.append([1, 2, 3].span.bytes)
+    try unfinished.append(Self.part(1, 3).span.bytes)
     disk.kill()
     let again = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots", retained: 3)
     #expect(try again.list().map(\.metadata.index) == [60, 50, 40])
@@ -122,7 +122,7 @@ struct SnapshotTests {
       let after = try receiver.receive(chunk.span.bytes, at: before - back)
       #expect(after == max(before, before - back + chunk.count))
       // A gap is not taken.
-      #expect(try receiver.receive([1, 2].span.bytes, at: after + 1) == after)
+      #expect(try receiver.receive(Self.part(1, 2).span.bytes, at: after + 1) == after)
       if rounds % 5 == 0 { receiver = try store.receive(stored.metadata, fileBytes: stored.fileBytes) }
       if rounds % 7 == 0 {
         disk.kill()
