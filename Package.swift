@@ -77,7 +77,7 @@ let package = Package(
       dependencies: ["WeirCore", "Raft", "Gossip", "WeirStorage", "Linearizability"],
       swiftSettings: optimized),
     .target(
-      name: "HotPaths", dependencies: ["WeirCore", "Raft", "Measure", "CAllocationCounter"],
+      name: "HotPaths", dependencies: ["WeirCore", "Raft", "Measure", "CAllocationCounter", "CWeir"],
       swiftSettings: optimized),
     .target(name: "Report", dependencies: ["Measure"], swiftSettings: common),
     .target(name: "Gate", dependencies: ["Measure"], swiftSettings: common),
@@ -86,7 +86,8 @@ let package = Package(
     .executableTarget(
       name: "bench",
       dependencies: [
-        "WeirCore", "WeirCache", "Gossip", "Load", "Measure", "Linearizability", "Simulation", "HotPaths", "Report",
+        "WeirCore", "WeirCache", "WeirTransport", "WeirStorage", "Raft", "Gossip", "Load", "Measure",
+        "Linearizability", "Simulation", "HotPaths", "Report",
         "Gate", "CAllocationCounter", "CJemalloc", "CWeir", argumentParser, logging,
       ],
       swiftSettings: common),
@@ -102,9 +103,10 @@ let package = Package(
     .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: optimized),
     .testTarget(name: "GossipTests", dependencies: ["Gossip", "CAllocationCounter"], swiftSettings: common),
     .testTarget(name: "WeirTransportTests", dependencies: ["WeirTransport"], swiftSettings: common),
-    .testTarget(name: "WeirStorageTests", dependencies: ["WeirStorage"], swiftSettings: common),
+    .testTarget(name: "WeirStorageTests", dependencies: ["WeirStorage"], swiftSettings: optimized),
     .testTarget(
-      name: "WeirCacheTests", dependencies: ["WeirCache", "Linearizability"], swiftSettings: common),
+      name: "WeirCacheTests",
+      dependencies: ["WeirCache", "WeirTransport", "WeirStorage", "Raft", "CWeir", "Linearizability"], swiftSettings: common),
     .testTarget(name: "MeasureTests", dependencies: ["Measure"], swiftSettings: common),
     .testTarget(name: "LinearizabilityTests", dependencies: ["Linearizability"], swiftSettings: common),
     .testTarget(name: "LoadTests", dependencies: ["Load"], swiftSettings: common),

@@ -198,3 +198,10 @@ public enum Statistics {
     return Trend(score: score, pValue: erfc(abs(z) / 2.0.squareRoot()))
   }
 }
+
+/// The mean of the natural logarithms.
+func meanOfLogs(_ values: [Double]) -> Double {
+  values.reduce(0) { $0 + log($1) } / Double(values.count)
+}
+
+func exponential(_ value: Double) -> Double { exp(value) }

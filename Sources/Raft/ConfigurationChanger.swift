@@ -176,6 +176,6 @@ public struct ConfigurationChanger {
     precondition(
       configuration.isJoint || (configuration.learnersNext.isEmpty && !configuration.autoLeave),
       "learners_next or autoleave outside of a joint configuration")
-    return ProgressTracker(configuration: configuration, progress: draft.progress)
+    return ProgressTracker(configuration: configuration, progress: draft.progress, continuing: tracker)
   }
 }

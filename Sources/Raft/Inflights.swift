@@ -1,15 +1,9 @@
 import WeirCore
 
-/// The append messages that are under way to one follower: last index and size of each, oldest first.
+/// How many append messages are under way to one follower, and how large they are.
 ///
-/// A ring that grows up to the limit by doubling, since most followers never have many messages under way and the limit
-/// may be large (etcd's tests use 2³¹ − 1).
-public struct Inflights: Sendable {
-  private struct Message {
-    var lastIndex: LogIndex
-    var bytes: Int
-  }
-
+/// Numbers only, so that a member's progress is plain data; which messages they are is in an `InflightRing` beside it.
+public struct Inflights: Sendable, BitwiseCopyable {
   /// The most messages under way.
   public let maximumMessages: Int
   /// The most bytes under way (exceeded by one message at most); 0 for no limit.
@@ -17,7 +11,6 @@ public struct Inflights: Sendable {
   /// Number of messages under way.
   public private(set) var count = 0
 
-  private var ring: [Message] = []
   private var start = 0
   private var bytes = 0
 
@@ -31,36 +24,58 @@ public struct Inflights: Sendable {
   public var isFull: Bool { count >= maximumMessages || (maximumBytes != 0 && bytes >= maximumBytes) }
 
   /// Notes a message. Only while it is not full.
-  public mutating func add(lastIndex: LogIndex, bytes size: Int) {
+  @inline(__always)
+  mutating func add(lastIndex: LogIndex, bytes size: Int, to ring: inout InflightRing) {
     precondition(!isFull, "a message was sent to a follower whose window is full")
-    if count == ring.count { grow() }
-    ring[(start + count) & (ring.count - 1)] = Message(lastIndex: lastIndex, bytes: size)
+    if count == ring.messages.count {
+      ring.grow(start: start, count: count)
+      start = 0
+    }
+    ring.messages[(start + count) & (ring.messages.count - 1)] = InflightRing.Message(lastIndex: lastIndex, bytes: size)
     count += 1
     bytes += size
   }
 
   /// Frees the messages whose last index is at most `index`.
-  public mutating func free(through index: LogIndex) {
-    while count > 0, ring[start].lastIndex <= index {
-      bytes -= ring[start].bytes
-      start = (start + 1) & (ring.count - 1)
+  @inline(__always)
+  mutating func free(through index: LogIndex, of ring: borrowing InflightRing) {
+    while count > 0 {
+      let message = ring.messages[start]
+      guard message.lastIndex <= index else { return }
+      bytes -= message.bytes
+      start = (start + 1) & (ring.messages.count - 1)
       count -= 1
     }
   }
 
   /// Forgets all messages.
-  public mutating func reset() {
+  mutating func reset() {
     start = 0
     count = 0
     bytes = 0
   }
+}
 
-  private mutating func grow() {
+/// Last index and size of each message under way, oldest first from where `Inflights` says.
+///
+/// It grows up to the limit by doubling, since most followers never have many messages under way and the limit may be
+/// large (etcd's tests use 2³¹ − 1).
+struct InflightRing: Sendable {
+  struct Message: BitwiseCopyable {
+    var lastIndex: LogIndex
+    var bytes: Int
+  }
+
+  /// A power of two of them, or none.
+  fileprivate(set) var messages: [Message] = []
+
+  @inline(never)
+  fileprivate mutating func grow(start: Int, count: Int) {
+    let capacity = max(16, messages.count * 2)
     var larger: [Message] = []
-    larger.reserveCapacity(max(16, ring.count * 2))
-    for position in 0..<count { larger.append(ring[(start + position) & (ring.count - 1)]) }
-    while larger.count < max(16, ring.count * 2) { larger.append(Message(lastIndex: 0, bytes: 0)) }
-    ring = larger
-    start = 0
+    larger.reserveCapacity(capacity)
+    for position in 0..<count { larger.append(messages[(start + position) & (messages.count - 1)]) }
+    while larger.count < capacity { larger.append(Message(lastIndex: 0, bytes: 0)) }
+    messages = larger
   }
 }

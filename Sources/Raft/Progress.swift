@@ -1,9 +1,9 @@
 import WeirCore
 
 /// What the leader knows of one member's log, and how it sends to it (etcd's tracker.Progress).
-public struct Progress: Sendable {
+public struct Progress: Sendable, BitwiseCopyable {
   /// How the leader sends.
-  public enum State: UInt8, Sendable {
+  public enum State: UInt8, Sendable, BitwiseCopyable {
     /// One append message per heartbeat interval, until it is known where the logs agree.
     case probe
     /// Optimistically, as many messages as the window holds.
@@ -13,7 +13,7 @@ public struct Progress: Sendable {
   }
 
   /// What the member answered in the election under way.
-  public enum Vote: UInt8, Sendable {
+  public enum Vote: UInt8, Sendable, BitwiseCopyable {
     case none
     case granted
     case rejected
@@ -75,12 +75,13 @@ public struct Progress: Sendable {
   }
 
   /// Notes that an append message with `count` entries of `bytes` in all is on its way.
-  mutating func sentEntries(count: Int, bytes: Int) {
+  @inline(__always)
+  mutating func sentEntries(count: Int, bytes: Int, ring: inout InflightRing) {
     switch state {
     case .replicate:
       if count > 0 {
         next += LogIndex(count)
-        inflights.add(lastIndex: next - 1, bytes: bytes)
+        inflights.add(lastIndex: next - 1, bytes: bytes, to: &ring)
       }
       // With a full window the message counts as a probe: the next one waits for an acknowledgement or a heartbeat
       // response. Otherwise an empty message would follow every event while the member answers nothing.

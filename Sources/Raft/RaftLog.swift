@@ -14,7 +14,12 @@ struct EntryID {
 ///     anchor < ... applied <= applying <= committed <= last
 ///     entries below unstableOffset are stored; those in unstableOffset ..< offsetInProgress are being stored
 struct RaftLog: ~Copyable {
-  var buffer: LogBuffer
+  private let inMemory = InMemory()
+  private var buffer: LogBuffer
+  /// The buffer's own, at hand: they are asked for several times for each message.
+  private(set) var firstIndex: LogIndex
+  private(set) var lastIndex: LogIndex
+  private(set) var lastTerm: Term
   private let logger: (any RaftLogger)?
 
   /// What may be sent to a follower that is behind the first entry; nil while none is ready.
@@ -38,6 +43,9 @@ struct RaftLog: ~Copyable {
     buffer: consuming LogBuffer, availableSnapshot: Snapshot?, maximumApplyingBytes: Int, logger: (any RaftLogger)?
   ) {
     let first = buffer.firstIndex
+    firstIndex = first
+    lastIndex = buffer.lastIndex
+    lastTerm = buffer.lastTerm
     unstableOffset = buffer.lastIndex + 1
     offsetInProgress = buffer.lastIndex + 1
     committed = first - 1
@@ -51,15 +59,19 @@ struct RaftLog: ~Copyable {
 
   // MARK: Looking
 
-  var firstIndex: LogIndex { buffer.firstIndex }
-  var lastIndex: LogIndex { buffer.lastIndex }
-  var lastTerm: Term { buffer.lastTerm }
-  var lastEntryID: EntryID { EntryID(term: buffer.lastTerm, index: buffer.lastIndex) }
+  var lastEntryID: EntryID { EntryID(term: lastTerm, index: lastIndex) }
+  var memoryBytes: Int { buffer.memoryBytes }
+
+  /// Those of the entries `lower ... upper`, which are held, that fit into `maximumBytes`; at least one.
+  @inline(__always)
+  func batch(from lower: LogIndex, through upper: LogIndex, maximumBytes: Int = .max) -> EntryBatch {
+    buffer.batch(from: lower, through: upper, maximumBytes: maximumBytes)
+  }
 
   /// The term at `index`, nil if it is compacted away or beyond the end.
   @inline(__always)
   func term(at index: LogIndex) -> Term? {
-    if index == buffer.lastIndex { return buffer.lastTerm }
+    if index == lastIndex { return lastTerm }
     return buffer.term(at: index)
   }
 
@@ -96,14 +108,28 @@ struct RaftLog: ~Copyable {
   /// Appends own entries, which get the indexes behind the last.
   @inline(__always)
   mutating func append(payload: RawSpan, kind: EntryKind, term: Term) {
-    buffer.append(term: term, kind: kind, payload: payload)
+    lastIndex = buffer.append(term: term, kind: kind, payload: payload)
+    lastTerm = term
   }
 
-  mutating func append(proposals: EntryBatch, term: Term) { buffer.append(proposals: proposals, term: term) }
+  mutating func append(proposals: EntryBatch, term: Term) {
+    buffer.append(proposals: proposals, term: term)
+    noteEnd()
+  }
+
+  private mutating func noteEnd() {
+    lastIndex = buffer.lastIndex
+    lastTerm = buffer.lastTerm
+  }
 
   /// The first entry of a leader's batch that is not in the log as it is, or nil if all are.
-  func findConflict(_ batch: EntryBatch) -> LogIndex? {
-    if batch.firstIndex > lastIndex { return batch.firstIndex }
+  @inline(__always)
+  func findConflict(_ batch: borrowing EntryBatch) -> LogIndex? {
+    batch.firstIndex > lastIndex ? batch.firstIndex : findOverlappingConflict(batch)
+  }
+
+  @inline(never)
+  private func findOverlappingConflict(_ batch: borrowing EntryBatch) -> LogIndex? {
     var conflict: LogIndex?
     var existing: Term = 0
     var conflicting: Term = 0
@@ -126,21 +152,26 @@ struct RaftLog: ~Copyable {
   ///
   /// Only from the first real conflict on: an old message that repeats a part of what is here must not cut off what
   /// follows, since that may be acknowledged, even committed, already.
-  mutating func replaceSuffix(with batch: EntryBatch, from index: LogIndex) {
+  mutating func replaceSuffix(with batch: borrowing EntryBatch, from index: LogIndex) {
     precondition(index > committed, "committed entries are never replaced: \(index) <= \(committed)")
-    if index <= lastIndex {
-      if index <= unstableOffset {
-        logger.write(.info) { "replace the unstable entries from index \(index)" }
-        unstableOffset = index
-        offsetInProgress = index
-      } else {
-        logger.write(.info) { "truncate the unstable entries before index \(index)" }
-        // Being stored, but to be stored again: what is under way are other entries.
-        offsetInProgress = min(offsetInProgress, index)
-      }
-      buffer.truncateSuffix(from: index)
+    if index <= lastIndex { truncate(from: index) }
+    buffer.append(copy batch, from: index)
+    noteEnd()
+  }
+
+  @inline(never)
+  private mutating func truncate(from index: LogIndex) {
+    if index <= unstableOffset {
+      logger.write(.info) { "replace the unstable entries from index \(index)" }
+      unstableOffset = index
+      offsetInProgress = index
+    } else {
+      logger.write(.info) { "truncate the unstable entries before index \(index)" }
+      // Being stored, but to be stored again: what is under way are other entries.
+      offsetInProgress = min(offsetInProgress, index)
     }
-    buffer.append(batch, from: index)
+    buffer.truncateSuffix(from: index)
+    noteEnd()
   }
 
   // MARK: Storing
@@ -208,6 +239,8 @@ struct RaftLog: ~Copyable {
     }
     committed = metadata.index
     buffer.reset(anchorIndex: metadata.index, anchorTerm: metadata.term)
+    firstIndex = metadata.index + 1
+    noteEnd()
     unstableOffset = metadata.index + 1
     offsetInProgress = metadata.index + 1
     unstableSnapshot = snapshot
@@ -222,6 +255,7 @@ struct RaftLog: ~Copyable {
     // Beyond what is applied nobody can have a snapshot of; below the first, it has been done.
     let limit = min(index, applied, unstableOffset - 1)
     buffer.releasePrefix(through: limit)
+    firstIndex = buffer.firstIndex
   }
 
   // MARK: Committing and applying

@@ -120,7 +120,7 @@ extension RawNode {
   }
 
   /// For messages of which nothing that could be thrown is worth knowing.
-  private mutating func stepIgnoringErrors(_ message: Message) {
+  mutating func stepIgnoringErrors(_ message: Message) {
     do throws(RaftError) { try stepChecked(message) } catch {
       logger.write(.debug) { "\(id.hex) ignored \(message.type.etcdName): \(error)" }
     }

@@ -97,26 +97,28 @@ extension RawNode {
 
   /// The leader's part of a read.
   mutating func handleReadIndex(context: UInt64, from requester: NodeID) {
-    let isOwnCommitMissing = !hasCommittedInTerm && !tracker.isSingleton
+    let isOwnCommitMissing = !hasCommittedInTerm
     if hasPlantedBugs {
       if plantedBugs.contains(.readWithoutQuorum) || (plantedBugs.contains(.readBeforeOwnCommit) && isOwnCommitMissing)
       {
         return answerRead(context: context, to: requester, index: log.committed)
       }
     }
-    if tracker.isSingleton, ownSlot != nil {
-      return answerRead(context: context, to: requester, index: log.committed)
-    }
     guard reads.count < configuration.maximumPendingReads else {
       return refuseRead(context: context, from: requester)
     }
     // The commit index of a new leader may be behind what its predecessor committed and answered for: until it has
-    // committed an entry of its own it does not know.
+    // committed an entry of its own it does not know. That holds for a single voter too, where etcd's raft answers at
+    // once: it may have restarted with an older commit index than it had answered for, as a commit index alone is
+    // written lazily.
     if isOwnCommitMissing { return reads.postpone(context, from: requester) }
     confirmRead(context: context, from: requester)
   }
 
   private mutating func confirmRead(context: UInt64, from requester: NodeID) {
+    if tracker.isSingleton, ownSlot != nil {
+      return answerRead(context: context, to: requester, index: log.committed)
+    }
     if configuration.readMode == .leaseBased, holdsLease(at: nowNanoseconds) {
       return answerRead(context: context, to: requester, index: log.committed)
     }
@@ -155,7 +157,7 @@ extension RawNode {
 
   /// Counts which round a quorum has answered, and lets the reads go that waited for it.
   mutating func advanceConfirmedRound() {
-    let round = tracker.quorumValue { $0.confirmedReadPosition }
+    let round = tracker.confirmedRound
     guard round > reads.confirmedRound, round <= reads.lastRound else { return }
     reads.confirmedRound = round
     extendLease(round: round)

@@ -7,7 +7,9 @@ extension RawNode {
 
   /// Whether `ready(into:)` has something to say.
   public var hasReady: Bool {
-    if !outbox.isEmpty || !afterAppend.isEmpty || !readStates.isEmpty || !refusedReads.isEmpty || reads.isRoundDue {
+    if !outbox.isEmpty || !afterAppend.isEmpty || !ownSteps.isEmpty || !readStates.isEmpty || !refusedReads.isEmpty
+      || reads.isRoundDue
+    {
       return true
     }
     if log.hasNextUnstableEntries || log.hasNextCommittedEntries(allowUnstable: appliesUnstableEntries) { return true }
@@ -62,10 +64,13 @@ extension RawNode {
   /// Messages that wait for storage go out behind the others: the driver stores before it sends. Those to this node itself
   /// wait for `advance`.
   private mutating func releaseAfterAppend(to ready: inout Ready) {
-    for message in afterAppend {
-      if message.to == id { stepsOnAdvance.append(message) } else { ready.messages.append(message) }
+    if ready.messages.isEmpty {
+      swap(&ready.messages, &afterAppend)
+    } else if !afterAppend.isEmpty {
+      ready.messages.append(contentsOf: afterAppend)
+      afterAppend.removeAll(keepingCapacity: true)
     }
-    afterAppend.removeAll(keepingCapacity: true)
+    swap(&ownSteps, &ownStepsOnAdvance)
     if needsStorageAppendResponse(ready) { stepsOnAdvance.append(storageAppendResponse(ready)) }
     if !ready.committedEntries.isEmpty { stepsOnAdvance.append(storageApplyResponse(ready)) }
   }
@@ -76,22 +81,35 @@ extension RawNode {
       !configuration.asynchronousStorageWrites, "Advance must not be called when using AsyncStorageWrites")
     precondition(isAdvanceDue, "Advance without an accepted Ready")
     isAdvanceDue = false
+    var position = 0
+    while position < ownStepsOnAdvance.count {
+      step(ownStepsOnAdvance[position])
+      position += 1
+    }
+    ownStepsOnAdvance.removeAll(keepingCapacity: true)
     var steps: [Message] = []
     swap(&steps, &stepsOnAdvance)
-    for message in steps {
-      // What storage acknowledged may be old by now, which stepping it finds out; nothing else can be wrong with it.
-      do throws(RaftError) { try stepChecked(message) } catch {
-        logger.write(.debug) { "\(id.hex) ignored own \(message.type.etcdName): \(error)" }
-      }
-    }
+    for message in steps { stepIgnoringErrors(message) }
     steps.removeAll(keepingCapacity: true)
     swap(&steps, &stepsOnAdvance)
+  }
+
+  /// What storage acknowledged may be old by now, which stepping it finds out; nothing else can be wrong with it.
+  @inline(__always)
+  private mutating func step(_ own: OwnStep) {
+    if own.type == .appendResponse, own.term == term, role == .leader, let ownSlot, own.index <= log.lastIndex {
+      try? acknowledge(slot: ownSlot, from: id, index: own.index)
+    } else {
+      stepIgnoringErrors(own.message(id: id))
+    }
   }
 
   // MARK: Asynchronous storage
 
   private mutating func addStorageMessages(to ready: inout Ready) {
-    if !ready.entries.isEmpty || !ready.hardState.isEmpty || ready.snapshot != nil || !afterAppend.isEmpty {
+    if !ready.entries.isEmpty || !ready.hardState.isEmpty || ready.snapshot != nil || !afterAppend.isEmpty
+      || !ownSteps.isEmpty
+    {
       ready.messages.append(storageAppend(ready))
     }
     if !ready.committedEntries.isEmpty { ready.messages.append(storageApply(ready)) }
@@ -104,10 +122,28 @@ extension RawNode {
     message.term = ready.hardState.term
     message.vote = ready.hardState.vote
     message.commit = ready.hardState.commit
-    if needsStorageAppendResponse(ready) { afterAppend.append(storageAppendResponse(ready)) }
-    message.attachment = MessageAttachment(snapshot: ready.snapshot, responses: afterAppend)
-    afterAppend.removeAll(keepingCapacity: true)
+    var responses = takeResponses()
+    if needsStorageAppendResponse(ready) { responses.append(storageAppendResponse(ready)) }
+    message.attachment = MessageAttachment(snapshot: ready.snapshot, responses: responses)
     return message
+  }
+
+  /// What waits for storage, to others and to this node itself, in the order in which it was sent.
+  private mutating func takeResponses() -> [Message] {
+    var responses: [Message] = []
+    responses.reserveCapacity(afterAppend.count + ownSteps.count + 1)
+    var position = 0
+    for own in ownSteps {
+      while position < own.position {
+        responses.append(afterAppend[position])
+        position += 1
+      }
+      responses.append(own.message(id: id))
+    }
+    responses += afterAppend[position...]
+    ownSteps.removeAll(keepingCapacity: true)
+    afterAppend.removeAll(keepingCapacity: true)
+    return responses
   }
 
   private func needsStorageAppendResponse(_ ready: Ready) -> Bool {
@@ -142,6 +178,21 @@ extension RawNode {
   private func storageApplyResponse(_ ready: Ready) -> Message {
     var message = Message(type: .storageApplyResponse, to: id, from: .applyThread)
     message.entries = ready.committedEntries
+    return message
+  }
+}
+
+/// An answer of this node to itself, which counts once what it is about is stored.
+struct OwnStep: BitwiseCopyable {
+  var type: MessageType
+  var term: Term
+  var index: LogIndex
+  /// How many messages to others were sent before it.
+  var position: Int
+
+  func message(id: NodeID) -> Message {
+    var message = Message(type: type, to: id, from: id, term: term)
+    message.index = index
     return message
   }
 }

@@ -4,7 +4,6 @@ extension RawNode {
   // MARK: Sending
 
   /// Puts a message into the outbox: now, or behind the storing that it promises.
-  @inline(__always)
   mutating func send(_ message: consuming Message) {
     if message.from == .none { message.from = id }
     switch message.type {
@@ -17,17 +16,44 @@ extension RawNode {
       precondition(message.term == 0, "term should not be set when sending \(message.type.etcdName)")
       message.term = term
     }
-    trace(.send(message.type, to: message.to))
     switch message.type {
-    case .appendResponse, .voteResponse, .preVoteResponse:
-      // These say that an entry or a vote will survive a restart, rejections included: one may rest on a term that is not
-      // stored yet.
-      if hasPlantedBugs, message.to != id, sendsBeforeStored(message.type) { return outbox.append(message) }
-      afterAppend.append(message)
+    case .appendResponse, .voteResponse, .preVoteResponse: sendAfterAppend(message)
     default:
       precondition(message.to != id, "message should not be self-addressed when sending \(message.type.etcdName)")
+      trace(.send(message.type, to: message.to))
       outbox.append(message)
     }
+  }
+
+  /// Puts a message behind the storing of what it promises.
+  ///
+  /// Acknowledgements and votes say that an entry or a vote will survive a restart, rejections included: one may rest on a
+  /// term that is not stored yet. Answers to this node itself are kept apart, since they never leave it.
+  mutating func sendAfterAppend(_ message: Message) {
+    trace(.send(message.type, to: message.to))
+    if message.to == id {
+      ownSteps.append(
+        OwnStep(type: message.type, term: message.term, index: message.index, position: afterAppend.count))
+    } else if hasPlantedBugs, sendsBeforeStored(message.type) {
+      outbox.append(message)
+    } else {
+      afterAppend.append(message)
+    }
+  }
+
+  /// Tells the leader that this node holds the log up to `index`, once it does.
+  @inline(__always)
+  mutating func sendAcknowledgement(to leader: NodeID, index: LogIndex) {
+    if hasPlantedBugs { return sendAcknowledgementSlowly(to: leader, index: index) }
+    trace(.send(.appendResponse, to: leader))
+    afterAppend.append(Message(acknowledging: index, to: leader, from: id, term: term))
+  }
+
+  @inline(never)
+  private mutating func sendAcknowledgementSlowly(to leader: NodeID, index: LogIndex) {
+    var answer = Message(type: .appendResponse, to: leader, from: id, term: term)
+    answer.index = index
+    sendAfterAppend(answer)
   }
 
   private func sendsBeforeStored(_ type: MessageType) -> Bool {
@@ -42,33 +68,50 @@ extension RawNode {
     if tracker.progress[slot].isPaused { return false }
     let next = tracker.progress[slot].next
     let last = log.lastIndex
-    if next > last, !evenIfEmpty, log.term(at: next - 1) != nil { return false }
     // The previous term is looked up even for an empty message: without it (compacted away) a member would take a message
     // that says nothing about where the logs agree, and commit what it does not have.
-    var previousTerm = log.term(at: next - 1)
-    if previousTerm == nil, hasPlantedBugs, plantedBugs.contains(.appendWithoutPreviousTerm) { previousTerm = 0 }
-    guard let previousTerm else { return sendSnapshot(slot: slot) }
-    var message = Message(type: .append, to: tracker.progress[slot].id, from: id)
-    message.index = next - 1
-    message.logTerm = previousTerm
-    message.commit = log.committed
-    var bytes = 0
+    guard let previousTerm = log.term(at: next - 1) ?? termOfCompactedPrevious() else {
+      return sendSnapshot(slot: slot)
+    }
+    if next > last, !evenIfEmpty { return false }
     // A full window lets an empty message through: if all that is under way was lost, only its answer can tell.
     let isThrottled = tracker.progress[slot].state == .replicate && tracker.progress[slot].inflights.isFull
-    if next <= last, !isThrottled {
-      guard next >= log.firstIndex else { return sendSnapshot(slot: slot) }
-      message.entries = log.buffer.batch(
-        from: next, through: last, maximumBytes: configuration.maximumMessageBytes)
-      bytes = message.entries.payloadBytes
+    if isThrottled, !evenIfEmpty { return false }
+    trace(.send(.append, to: tracker.progress[slot].id))
+    let to = tracker.progress[slot].id
+    if next > last || isThrottled {
+      outbox.append(
+        Message(
+          appending: EntryBatch(), behind: next - 1, logTerm: previousTerm, commit: log.committed, to: to, from: id,
+          term: term))
+      tracker.progress[slot].sentEntries(count: 0, bytes: 0, ring: &tracker.rings[slot])
+    } else {
+      sendEntries(to: to, slot: slot, EntryID(term: previousTerm, index: next - 1))
     }
-    let count = message.entries.count
-    if count == 0, !evenIfEmpty { return false }
-    send(message)
-    tracker.progress[slot].sentEntries(count: count, bytes: bytes)
     tracker.progress[slot].sentCommit = log.committed
     return true
   }
 
+  @inline(__always)
+  private mutating func sendEntries(to: NodeID, slot: Int, _ previous: EntryID) {
+    let entries = log.batch(
+      from: previous.index + 1, through: log.lastIndex, maximumBytes: configuration.maximumMessageBytes)
+    let count = entries.count
+    let bytes = entries.payloadBytes
+    outbox.append(
+      Message(
+        appending: consume entries, behind: previous.index, logTerm: previous.term, commit: log.committed, to: to,
+        from: id,
+        term: term))
+    tracker.progress[slot].sentEntries(count: count, bytes: bytes, ring: &tracker.rings[slot])
+  }
+
+  /// Nil, so that a snapshot is sent instead.
+  private func termOfCompactedPrevious() -> Term? {
+    hasPlantedBugs && plantedBugs.contains(.appendWithoutPreviousTerm) ? 0 : nil
+  }
+
+  @inline(never)
   private mutating func sendSnapshot(slot: Int) -> Bool {
     let to = tracker.progress[slot].id
     guard tracker.progress[slot].isRecentlyActive else {
@@ -176,9 +219,9 @@ extension RawNode {
       _ = tracker.progress[ownSlot].maybeUpdate(to: log.lastIndex)
       _ = maybeCommit()
     }
-    var acknowledgement = Message(type: .appendResponse, to: id)
-    acknowledgement.index = log.lastIndex
-    send(acknowledgement)
+    trace(.send(.appendResponse, to: id))
+    ownSteps.append(
+      OwnStep(type: .appendResponse, term: term, index: log.lastIndex, position: afterAppend.count))
   }
 
   /// Commits what a quorum has, if it is of this term: an older entry on a quorum may still be replaced by a leader that
@@ -192,5 +235,14 @@ extension RawNode {
     hasCommittedInTerm = true
     trace(.commit)
     return true
+  }
+}
+
+extension Message {
+  /// Made in one piece: a variable that is filled bit by bit is copied once more on its way into the outbox.
+  @inline(__always)
+  fileprivate init(acknowledging index: LogIndex, to: NodeID, from: NodeID, term: Term) {
+    self.init(type: .appendResponse, to: to, from: from, term: term)
+    self.index = index
   }
 }

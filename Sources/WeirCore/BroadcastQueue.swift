@@ -67,6 +67,7 @@ public struct BroadcastQueue: ~Copyable {
 
   @safe
   private struct Slot {
+    // Filled up to 64 bytes by the padding behind it, so that a slot is one cache line.
     /// Where the broadcast stands in the order.
     var key: UInt64 = 0
     var tag: UInt64 = 0
@@ -80,6 +81,7 @@ public struct BroadcastQueue: ~Copyable {
     var kind: BroadcastKind = .plain
     var sizeClass: UInt8 = 0
     var isFindable = false
+    let padding: (UInt64, UInt64) = (0, 0)
   }
 
   private let retransmitMultiplier: Int
@@ -109,7 +111,7 @@ public struct BroadcastQueue: ~Copyable {
     self.maximumCount = maximumCount
     self.hashSeed = hashSeed
     self.lastID = lastID
-    unsafe slots = .allocate(capacity: 64)
+    unsafe slots = Self.allocateSlots(64)
     unsafe taken = .allocate(capacity: 64)
   }
 
@@ -214,9 +216,14 @@ public struct BroadcastQueue: ~Copyable {
     if lastID == BroadcastKey.maximumID { renumber() }
     lastID += 1
     let key = BroadcastKey.make(transmits: 0, payloadBytes: payload.byteCount, id: lastID)
-    unsafe slots[Int(index)] = Slot(
-      key: key, tag: tag, block: block, nameBytes: UInt32(name.byteCount), payloadBytes: UInt32(payload.byteCount),
-      hash: hash, kind: kind, sizeClass: UInt8(sizeClass), isFindable: isFindable)
+    var slot = unsafe Slot(key: key, tag: tag, block: block)
+    slot.nameBytes = UInt32(name.byteCount)
+    slot.payloadBytes = UInt32(payload.byteCount)
+    slot.hash = hash
+    slot.kind = kind
+    slot.sizeClass = UInt8(sizeClass)
+    slot.isFindable = isFindable
+    unsafe slots[Int(index)] = slot
     order.insert(key, slot: index)
     if isFindable { names.insert(hash, slot: index) }
     if order.count > maximumCount { prune(keeping: maximumCount, onFinish: onFinish) }
@@ -351,6 +358,12 @@ public struct BroadcastQueue: ~Copyable {
     return true
   }
 
+  @unsafe
+  private static func allocateSlots(_ count: Int) -> UnsafeMutableBufferPointer<Slot> {
+    unsafe UnsafeMutableRawBufferPointer.allocate(byteCount: count * MemoryLayout<Slot>.stride, alignment: 64)
+      .bindMemory(to: Slot.self)
+  }
+
   private mutating func takeSlot() -> UInt32 {
     if firstFree > 0 {
       let index = firstFree - 1
@@ -358,7 +371,7 @@ public struct BroadcastQueue: ~Copyable {
       return index
     }
     if unsafe slotsUsed == slots.count {
-      let larger = unsafe UnsafeMutableBufferPointer<Slot>.allocate(capacity: 2 * slots.count)
+      let larger = unsafe Self.allocateSlots(2 * slots.count)
       _ = unsafe larger.moveInitialize(fromContentsOf: slots)
       unsafe slots.deallocate()
       unsafe slots = larger

@@ -36,7 +36,7 @@ public struct JointQuorum: Sendable {
   }
 
   /// The highest index that a majority of each half has reached; `LogIndex.max` if nobody votes.
-  public var committedIndex: LogIndex { min(incoming.committedIndex, outgoing.committedIndex) }
+  @inlinable public var committedIndex: LogIndex { min(incoming.committedIndex, outgoing.committedIndex) }
 
   /// What the voter in `slot` has acknowledged; 0 if nothing.
   public subscript(slot: Int) -> LogIndex {
@@ -46,6 +46,7 @@ public struct JointQuorum: Sendable {
 
   /// The voter in `slot` has everything up to `index`; less than it had before changes nothing.
   /// - Returns: the new commit index if that moved it.
+  @inlinable
   public mutating func acknowledge(slot: Int, index: LogIndex) -> LogIndex? {
     let before = committedIndex
     let inner = Int(incomingSlots[slot])

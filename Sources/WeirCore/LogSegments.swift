@@ -27,7 +27,7 @@ struct LogSegments: ~Copyable {
     self.segmentBytes = segmentBytes
     self.maximumSpares = maximumSpares
     unsafe tail = nil
-    slabs.reserveCapacity(64)
+    slabs.reserveCapacity(256)
     spares.reserveCapacity(maximumSpares)
   }
 

@@ -1,5 +1,6 @@
 // Cost of one acknowledgement with n voters: one store, then one pass over n words in one or two cache lines without a
-// data-dependent branch (count and minimum), no sorting, no allocation.
+// data-dependent branch (count and minimum), no sorting, no allocation. Inlined into the caller: the call would cost as
+// much as the work.
 
 /// The commit index of one majority, kept up to date acknowledgement by acknowledgement.
 ///
@@ -14,7 +15,9 @@ public struct MajorityQuorum: Sendable {
 
   public let voterCount: Int
   /// The highest index that a majority has reached; `LogIndex.max` if nobody votes.
-  public private(set) var committedIndex: LogIndex
+  @inlinable public var committedIndex: LogIndex { committed }
+
+  @usableFromInline var committed: LogIndex
 
   @usableFromInline var few: InlineArray<9, LogIndex>
   @usableFromInline var many: [LogIndex]
@@ -23,7 +26,7 @@ public struct MajorityQuorum: Sendable {
   public init(voterCount: Int) {
     precondition(voterCount >= 0, "a quorum has no negative number of voters")
     self.voterCount = voterCount
-    committedIndex = voterCount == 0 ? .max : 0
+    committed = voterCount == 0 ? .max : 0
     few = InlineArray(repeating: 0)
     many = voterCount > Self.inlineVoters ? [LogIndex](repeating: 0, count: voterCount) : []
   }
@@ -40,17 +43,18 @@ public struct MajorityQuorum: Sendable {
 
   /// The voter in `slot` has everything up to `index`; less than it had before changes nothing.
   /// - Returns: the new commit index if that moved it.
+  @inlinable
   public mutating func acknowledge(slot: Int, index: LogIndex) -> LogIndex? {
     precondition(slot >= 0 && slot < voterCount, "slot outside of the quorum")
     let known = self[slot]
     if index <= known { return nil }
     store(index, in: slot)
     // A voter that was beyond the commit index already does not complete a quorum by going further.
-    if index <= committedIndex || known > committedIndex { return nil }
+    if index <= committed || known > committed { return nil }
     let beyond = beyondCommit()
     if beyond.count < majority { return nil }
-    committedIndex = beyond.least
-    return committedIndex
+    committed = beyond.least
+    return committed
   }
 
   /// Sets what the voter in `slot` has, down as well as up, as when a leader starts its term; the commit index
@@ -58,35 +62,37 @@ public struct MajorityQuorum: Sendable {
   public mutating func set(slot: Int, index: LogIndex) {
     precondition(slot >= 0 && slot < voterCount, "slot outside of the quorum")
     store(index, in: slot)
-    committedIndex = recomputed()
+    committed = recomputed()
   }
 
   /// Everybody is back at 0.
   public mutating func reset() {
     for slot in 0..<voterCount { store(0, in: slot) }
-    committedIndex = voterCount == 0 ? .max : 0
+    committed = voterCount == 0 ? .max : 0
   }
 
+  @inlinable
   @inline(__always)
-  private mutating func store(_ index: LogIndex, in slot: Int) {
+  mutating func store(_ index: LogIndex, in slot: Int) {
     if voterCount <= Self.inlineVoters { few[slot] = index } else { many[slot] = index }
   }
 
   /// How many voters are beyond the commit index, and the least index among them.
+  @inlinable
   @inline(__always)
-  private func beyondCommit() -> (count: Int, least: LogIndex) {
+  func beyondCommit() -> (count: Int, least: LogIndex) {
     var count = 0
     var least = LogIndex.max
     if voterCount <= Self.inlineVoters {
       for slot in 0..<voterCount {
         let index = few[slot]
-        let isBeyond = index > committedIndex
+        let isBeyond = index > committed
         count &+= isBeyond ? 1 : 0
         least = min(least, isBeyond ? index : .max)
       }
     } else {
       for index in many {
-        let isBeyond = index > committedIndex
+        let isBeyond = index > committed
         count &+= isBeyond ? 1 : 0
         least = min(least, isBeyond ? index : .max)
       }

@@ -64,6 +64,7 @@ enum MessageAttachmentCodec {
     writer.pad(padded(snapshot.data.count) - snapshot.data.count)
   }
 
+  @inline(never)
   static func decode(
     slab: Slab, range: Range<Int>, hasSnapshot: Bool, hasResponses: Bool
   ) throws(MessageDecodingError) -> MessageAttachment {
@@ -136,6 +137,7 @@ enum MessageAttachmentCodec {
     guard count <= MessageCodec.maximumResponses else {
       throw .listTooLong(count: count, maximumCount: MessageCodec.maximumResponses)
     }
+    guard count > 0 else { throw .emptyList }
     // Memory is taken for as many as can be there at most, not for as many as are claimed.
     try reader.need(count * (responsePrefixBytes + MessageCodec.fixedHeaderBytes))
     var responses: [Message] = []
@@ -147,9 +149,10 @@ enum MessageAttachmentCodec {
         throw .truncated(neededBytes: Int(clamping: stated), availableBytes: reader.remaining)
       }
       let byteCount = Int(stated)
-      responses.append(
-        try MessageCodec.decode(
-          slab: slab, offset: rangeStart + reader.position, byteCount: byteCount, isResponse: true))
+      var response = Message(type: .hup)
+      try MessageCodec.decode(
+        slab: slab, offset: rangeStart + reader.position, byteCount: byteCount, isResponse: true, into: &response)
+      responses.append(response)
       reader.skip(byteCount)
     }
     return responses

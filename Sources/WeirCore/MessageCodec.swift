@@ -132,15 +132,23 @@ public enum MessageCodec {
   /// Checked before anything is used: sizes, version, type, flags, reserved bytes, both checksums, lengths of lists
   /// (before memory is taken for them), that entries are consecutive (for an append, from `index` + 1 on), and that their
   /// terms never fall, nor pass the message's term.
+  public static func decode(slab: Slab, offset: Int, byteCount: Int) throws(MessageDecodingError) -> Message {
+    var message = Message(type: .hup)
+    try decode(slab: slab, offset: offset, byteCount: byteCount, into: &message)
+    return message
+  }
+
+  /// `decode` into a message that is used again and again, which saves copying it on return. All of `message` is
+  /// replaced; of what it is after an error, nothing is to be used. The entries that it held are let go of.
   public static func decode(
-    slab: Slab, offset: Int, byteCount: Int
-  ) throws(MessageDecodingError) -> Message {
-    try decode(slab: slab, offset: offset, byteCount: byteCount, isResponse: false)
+    slab: Slab, offset: Int, byteCount: Int, into message: inout Message
+  ) throws(MessageDecodingError) {
+    try decode(slab: slab, offset: offset, byteCount: byteCount, isResponse: false, into: &message)
   }
 
   static func decode(
-    slab: Slab, offset: Int, byteCount: Int, isResponse: Bool
-  ) throws(MessageDecodingError) -> Message {
+    slab: Slab, offset: Int, byteCount: Int, isResponse: Bool, into message: inout Message
+  ) throws(MessageDecodingError) {
     guard byteCount >= fixedHeaderBytes else {
       throw .truncated(neededBytes: fixedHeaderBytes, availableBytes: byteCount)
     }
@@ -172,56 +180,66 @@ public enum MessageCodec {
     }
     guard headerBytes + entryBytes == byteCount else { throw .trailingBytes(byteCount - headerBytes - entryBytes) }
 
-    var message = Message(type: type)
+    message.type = type
     message.reject = flags & rejectFlag != 0
     message.isLeadershipTransfer = flags & transferFlag != 0
-    message.to = unsafe UInt64(littleEndian: base.loadUnaligned(fromByteOffset: 24, as: UInt64.self))
-    message.from = unsafe UInt64(littleEndian: base.loadUnaligned(fromByteOffset: 32, as: UInt64.self))
-    message.term = unsafe UInt64(littleEndian: base.loadUnaligned(fromByteOffset: 40, as: UInt64.self))
-    message.logTerm = unsafe UInt64(littleEndian: base.loadUnaligned(fromByteOffset: 48, as: UInt64.self))
-    message.index = unsafe UInt64(littleEndian: base.loadUnaligned(fromByteOffset: 56, as: UInt64.self))
-    message.commit = unsafe UInt64(littleEndian: base.loadUnaligned(fromByteOffset: 64, as: UInt64.self))
-    message.vote = unsafe UInt64(littleEndian: base.loadUnaligned(fromByteOffset: 72, as: UInt64.self))
-    message.rejectHint = unsafe UInt64(littleEndian: base.loadUnaligned(fromByteOffset: 80, as: UInt64.self))
-    message.context = unsafe UInt64(littleEndian: base.loadUnaligned(fromByteOffset: 88, as: UInt64.self))
-
+    message.to = unsafe word(base, 24)
+    message.from = unsafe word(base, 32)
+    message.term = unsafe word(base, 40)
+    message.logTerm = unsafe word(base, 48)
+    message.index = unsafe word(base, 56)
+    message.commit = unsafe word(base, 64)
+    message.vote = unsafe word(base, 72)
+    message.rejectHint = unsafe word(base, 80)
+    message.context = unsafe word(base, 88)
+    let start = offset + headerBytes
     let entryCount = Int(sizes >> 32)
     if entryCount > 0 || entryBytes > 0 {
-      let start = offset + headerBytes
-      message.entries = try entries(of: message, slab: slab, range: start..<start + entryBytes, count: entryCount)
+      message.entries = try entries(
+        type: type, term: message.term, logTerm: message.logTerm, index: message.index, slab: slab,
+        range: start..<start + entryBytes, count: entryCount)
+    } else if message.entries.count > 0 {
+      message.entries = EntryBatch()
     }
-    let hasAttachment = flags & (snapshotFlag | responsesFlag) != 0
-    guard hasAttachment else {
+    if flags & (snapshotFlag | responsesFlag) != 0 {
+      if isResponse, flags & responsesFlag != 0 { throw .nestedResponses }
+      message.attachment = try MessageAttachmentCodec.decode(
+        slab: slab, range: offset + fixedHeaderBytes..<start, hasSnapshot: flags & snapshotFlag != 0,
+        hasResponses: flags & responsesFlag != 0)
+    } else {
       guard headerBytes == fixedHeaderBytes else { throw .invalidHeaderBytes(UInt32(headerBytes)) }
-      return message
+      if message.attachment != nil { message.attachment = nil }
     }
-    if isResponse, flags & responsesFlag != 0 { throw .nestedResponses }
-    message.attachment = try MessageAttachmentCodec.decode(
-      slab: slab, range: offset + fixedHeaderBytes..<offset + headerBytes, hasSnapshot: flags & snapshotFlag != 0,
-      hasResponses: flags & responsesFlag != 0)
-    return message
+  }
+
+  /// The little-endian word at `offset` of a header that was checked to be that long.
+  @inline(__always)
+  @unsafe
+  private static func word(_ base: UnsafeRawPointer, _ offset: Int) -> UInt64 {
+    unsafe UInt64(littleEndian: base.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
   }
 
   /// Checks the entries by the rule of the message's type.
+  @inline(__always)
   private static func entries(
-    of message: borrowing Message, slab: Slab, range: Range<Int>, count: Int
+    type: MessageType, term: Term, logTerm: Term, index: LogIndex, slab: Slab, range: Range<Int>, count: Int
   ) throws(MessageDecodingError) -> EntryBatch {
     var rule = EntryRunRule()
     rule.announcedCount = count
-    switch message.type {
+    switch type {
     case .propose:
       rule.isProposal = true
       rule.highestTerm = 0
     case .append:
       // Indexes end at UInt64.max; without this check the first entry behind it would be asked to be number 0.
-      guard message.index <= .max - UInt64(count) else { throw .indexOverflow(message.index) }
-      rule.firstIndex = message.index + 1
-      rule.lowestTerm = message.logTerm
-      rule.highestTerm = message.term
+      guard index <= .max - UInt64(count) else { throw .indexOverflow(index) }
+      rule.firstIndex = index + 1
+      rule.lowestTerm = logTerm
+      rule.highestTerm = term
     case .storageAppend, .storageApply, .storageApplyResponse:
       break
     default:
-      throw .unexpectedEntries(message.type)
+      throw .unexpectedEntries(type)
     }
     do {
       return try EntryBatch.verified(slab: slab, range: range, rule: rule)

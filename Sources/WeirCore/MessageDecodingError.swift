@@ -19,6 +19,8 @@ public enum MessageDecodingError: Error, Sendable, Hashable {
   case headerChecksumMismatch
   /// A list is longer than `MessageCodec` allows.
   case listTooLong(count: Int, maximumCount: Int)
+  /// A list is announced and then empty: what is not there is left out.
+  case emptyList
   /// A list of members is not ascending.
   case membersNotAscending
   /// Messages of this type carry no entries.

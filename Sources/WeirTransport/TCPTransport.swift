@@ -407,7 +407,11 @@ public final class TCPTransport: PeerTransport {
     guard connections[connection.channel] != nil else { return }
     discard(connection)
     let now = cweir_monotonic_nanoseconds()
-    if connection.snapshotSender != nil { delegate?.transportSnapshotSent(connection.peer, succeeded: false) }
+    if connection.snapshotSender != nil {
+      // Before anybody is told: the end of the source ends the capture behind it.
+      connection.snapshotSender = nil
+      delegate?.transportSnapshotSent(connection.peer, succeeded: false)
+    }
     guard connection.purpose == .messages, let link = link(of: connection.peer) else { return }
     if link.dialing === connection {
       link.dialing = nil

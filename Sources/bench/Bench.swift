@@ -14,15 +14,25 @@ struct Bench: ParsableCommand {
       With no subcommand it runs the default suite: starts three nodes on loopback TCP, drives writes and both \
       kinds of linearizable reads, prints a summary, and writes results/runs/<UTC>-<sha>/.
 
-      Exit codes: 0 ok, 1 usage or internal error, 2 regression, 3 threshold missed, 4 invalid run, 5 inconclusive.
+      Exit codes: 0 ok, 1 usage or internal error, 2 regression, 3 threshold missed, 4 invalid run, 5 inconclusive,
+      130 interrupted.
       """,
-    subcommands: subcommandList)
+    subcommands: subcommandList,
+    defaultSubcommand: DefaultSuite.self)
 
   /// Every subcommand, in the order the help shows. Add yours here.
   static let subcommandList: [any ParsableCommand.Type] = [
+    DefaultSuite.self,
+    Reads.self,
+    Writes.self,
+    Run.self,
     Generator.self,
+    HotPathsCommand.self,
     Machine.self,
+    Sweep.self,
     Simulate.self,
+    GossipWire.self,
+    WAL.self,
   ]
 
   static func main() {
@@ -65,6 +75,8 @@ enum ExitStatus: Int32, Error {
   case thresholdMissed = 3
   case invalidRun = 4
   case inconclusive = 5
+  /// Ended by its user (Ctrl-C); what a shell reports of a program that SIGINT ended.
+  case interrupted = 130
 }
 
 /// Bad input that only the command itself can see; one clear line, before anything is started.

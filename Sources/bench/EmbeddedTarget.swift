@@ -1,29 +1,38 @@
 import CWeir
+import Foundation
 import Load
 import Logging
 import Raft
 import WeirCache
 import WeirCore
+import WeirStorage
 import WeirTransport
 
 /// A cluster within this process: real nodes, real connections on loopback, no client protocol in between.
 final class EmbeddedTarget: Target {
   let name = "embedded"
   let cluster: EmbeddedCluster
+  /// A folder of its own that goes with the target.
+  private let temporaryDirectory: String?
 
-  init(cluster: EmbeddedCluster) { self.cluster = cluster }
+  init(cluster: EmbeddedCluster, temporaryDirectory: String? = nil) {
+    self.cluster = cluster
+    self.temporaryDirectory = temporaryDirectory
+  }
 
   func makeSession(worker: Int, readMode: Load.ReadMode) throws -> any TargetSession {
     try EmbeddedSession(cluster: cluster, readMode: readMode)
   }
 
   func counters() -> TargetCounters {
-    var total = TargetCounters(peerMessages: 0, peerBytes: 0, wakeups: 0, nodeCPUNanoseconds: 0, elections: 0)
+    var total = TargetCounters(
+      peerMessages: 0, peerBytes: 0, wakeups: 0, fsyncs: 0, nodeCPUNanoseconds: 0, elections: 0)
     for node in cluster.nodes {
       let counters = node.counters
       total.peerMessages = (total.peerMessages ?? 0) + counters.messagesSent
       total.peerBytes = (total.peerBytes ?? 0) + counters.bytesSent
       total.wakeups = (total.wakeups ?? 0) + counters.wakeups
+      total.fsyncs = (total.fsyncs ?? 0) + counters.syncs
       total.elections = (total.elections ?? 0) + counters.electionsWon
       // One node that cannot tell makes the sum meaningless.
       if let sum = total.nodeCPUNanoseconds, let share = counters.cpuNanoseconds {
@@ -47,7 +56,10 @@ final class EmbeddedTarget: Target {
     }
   }
 
-  func shutdown() { cluster.stop() }
+  func shutdown() {
+    cluster.stop()
+    if let temporaryDirectory { try? FileManager.default.removeItem(atPath: temporaryDirectory) }
+  }
 }
 
 /// Starts embedded clusters.
@@ -55,8 +67,11 @@ struct EmbeddedTargetFactory: TargetFactory {
   var eventLoop = EventLoopConfiguration()
 
   func startCluster(_ configuration: ClusterConfiguration) throws -> any Target {
-    guard configuration.durability == .memory else {
-      throw TargetError("the embedded cluster keeps its log in memory; use --sync memory")
+    var directory = configuration.directory
+    var temporaryDirectory: String?
+    if configuration.durability != .memory, directory == nil {
+      temporaryDirectory = NSTemporaryDirectory() + "weir-bench-\(UUID().uuidString)"
+      directory = temporaryDirectory
     }
     var log = Logger(label: "weir")
     log.logLevel = .error
@@ -65,13 +80,18 @@ struct EmbeddedTargetFactory: TargetFactory {
       node.tickNanoseconds = UInt64(configuration.tickMilliseconds) * 1_000_000
       node.electionTicks = configuration.electionTicks
       node.heartbeatTicks = configuration.heartbeatTicks
+      if configuration.durability != .memory, let directory {
+        let sync = configuration.durability == .fsync ? SyncPolicy.always : .off
+        node.storage = .files(directory: "\(directory)/node-\(node.id)", sync: sync)
+      }
     }
+    let target = EmbeddedTarget(cluster: cluster, temporaryDirectory: temporaryDirectory)
     let deadline = cweir_monotonic_nanoseconds() + 30_000_000_000
     guard cluster.waitForLeader(deadlineNanoseconds: deadline) != nil else {
-      cluster.stop()
+      target.shutdown()
       throw TargetError("the cluster elected no leader within 30 s: the machine is overloaded")
     }
-    return EmbeddedTarget(cluster: cluster)
+    return target
   }
 }
 
@@ -103,7 +123,6 @@ private final class EmbeddedSession: TargetSession {
   private var leader = 0
   private var builder = EntryBatchBuilder(capacity: 256 << 10)
   private var tokens: [UInt32] = []
-  private var key = [UInt8](repeating: 0, count: KeySpelling.keyBytes)
   private var setCommand: [UInt8] = []
   private var deleteCommand: [UInt8]
 
@@ -112,7 +131,7 @@ private final class EmbeddedSession: TargetSession {
   init(cluster: EmbeddedCluster, readMode: Load.ReadMode) throws {
     self.cluster = cluster
     self.readMode = readMode
-    deleteCommand = try Command.encode(.delete, key: key)
+    deleteCommand = try Command.encode(.delete, key: [UInt8](repeating: 0, count: KeySpelling.keyBytes))
     for node in cluster.nodes {
       ways.append(Way(node: node, lane: try node.openLane(capacity: Self.laneCapacity, parker: parker)))
     }
@@ -217,10 +236,7 @@ private final class EmbeddedSession: TargetSession {
 
   private func answer(_ token: UInt32, _ keyNumber: UInt64) -> Completion {
     let (low, high) = KeySpelling.words(keyNumber)
-    key.withUnsafeMutableBytes { bytes in
-      bytes.storeBytes(of: low.littleEndian, as: UInt64.self)
-      bytes.storeBytes(of: high.littleEndian, toByteOffset: 8, as: UInt64.self)
-    }
+    let key: [2 of UInt64] = [low.littleEndian, high.littleEndian]
     let value = ways[leader].node.store.read(key.span.bytes) { value -> ValueID? in
       guard let value, value.byteCount >= ValueID.encodedBytes else { return nil }
       let low = value.unsafeLoadUnaligned(as: UInt64.self)

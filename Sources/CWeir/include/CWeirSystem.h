@@ -6,6 +6,9 @@
 
 // Linux calls that Swift's Glibc module does not have. Each returns -1 and sets errno where it fails.
 
+/// Begins to fetch the cache line at `address`, which is about to be written. Any address will do: nothing is read.
+static inline void cweir_prefetch_for_write(uintptr_t address) { __builtin_prefetch((const void *)address, 1, 3); }
+
 /// Nanoseconds of CLOCK_BOOTTIME, which goes on while the machine sleeps: what leases are counted in.
 uint64_t cweir_boottime_nanoseconds(void);
 

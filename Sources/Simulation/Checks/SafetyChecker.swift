@@ -55,26 +55,38 @@ struct SafetyChecker {
 
   /// A node hands a write to its storage.
   mutating func write(_ write: StableWrite, by node: Int) throws(Violation) {
-    let view = nodes[node]
     if !write.entries.isEmpty {
-      // A node that has just followed a higher term writes that term along.
-      if view.isLeader, (write.hardState?.term ?? view.term) == view.term, write.firstIndex <= view.written.lastIndex,
-        let term = view.written.term(at: write.firstIndex), term == view.term
-      {
-        throw Violation(
-          .leaderAppendOnly,
-          "n\(node + 1) leads term \(view.term) and overwrites its own entry \(write.firstIndex)")
+      try checkAppendOnly(write, node: node)
+      try checkContinuity(write, node: node)
+      for (position, entry) in write.entries.enumerated() {
+        try compareChain(index: write.firstIndex + UInt64(position), entry, node: node)
       }
-      if write.firstIndex <= view.written.anchorIndex || write.firstIndex > view.written.lastIndex + 1 {
-        throw Violation(
-          .logMatching,
-          "n\(node + 1) writes entries from \(write.firstIndex) into a log of "
-            + "\(view.written.anchorIndex + 1)...\(view.written.lastIndex)")
-      }
-      try compareChains(write, node: node)
     }
     write.apply(to: &nodes[node].written)
     if let hardState = write.hardState { try observeTerm(hardState.term, of: node) }
+  }
+
+  private func checkAppendOnly(_ write: StableWrite, node: Int) throws(Violation) {
+    let view = nodes[node]
+    // A node that has just followed a higher term writes that term along.
+    guard view.isLeader, (write.hardState?.term ?? view.term) == view.term else { return }
+    if write.firstIndex <= view.written.lastIndex, view.written.term(at: write.firstIndex) == view.term {
+      throw Violation(
+        .leaderAppendOnly, "n\(node + 1) leads term \(view.term) and overwrites its own entry \(write.firstIndex)")
+    }
+  }
+
+  /// Entries continue the log, or the snapshot that comes with them, or replace the end.
+  private func checkContinuity(_ write: StableWrite, node: Int) throws(Violation) {
+    var (anchor, last) = (nodes[node].written.anchorIndex, nodes[node].written.lastIndex)
+    if let snapshot = write.snapshot, write.snapshotReplacesLog {
+      anchor = snapshot.metadata.index
+      last = anchor
+    }
+    guard write.firstIndex > anchor, write.firstIndex <= last + 1 else {
+      throw Violation(
+        .logMatching, "n\(node + 1) writes entries from \(write.firstIndex) into a log of \(anchor + 1)...\(last)")
+    }
   }
 
   /// The oldest write of a node that was not durable is so now.
@@ -111,19 +123,8 @@ struct SafetyChecker {
   }
 
   /// Log matching: whoever has an entry of a term at an index has the same entries in front of it.
-  private mutating func compareChains(_ write: StableWrite, node: Int) throws(Violation) {
-    let before = write.firstIndex - 1
-    guard var previous = nodes[node].written.chain(at: before) else { return }
-    for (position, entry) in write.entries.enumerated() {
-      let index = write.firstIndex + UInt64(position)
-      let expected = previous
-      previous = entry.chain
-      _ = expected
-      try compareChain(index: index, term: entry.term, chain: entry.chain, node: node)
-    }
-  }
-
-  private mutating func compareChain(index: LogIndex, term: Term, chain: UInt64, node: Int) throws(Violation) {
+  private mutating func compareChain(index: LogIndex, _ entry: StoredEntry, node: Int) throws(Violation) {
+    let (term, chain) = (entry.term, entry.chain)
     let position = Int(index)
     while chains.count <= position { chains.append([]) }
     for known in chains[position] where known.term == term {

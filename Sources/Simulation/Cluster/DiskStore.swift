@@ -20,6 +20,9 @@ protocol DiskStore: AnyObject {
   /// The power goes: of what was not synced, anything may be left.
   func crash(_ random: inout RandomStream, tears: Bool)
 
+  /// The process ends; the machine and its cache go on.
+  func kill()
+
   /// Flips a stored bit; says which.
   func damage(_ random: inout RandomStream) -> String
 

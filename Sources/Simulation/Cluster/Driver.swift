@@ -12,6 +12,7 @@ extension SimulatedCluster {
         return
       }
       node.inbox.append(input)
+      try takeInbox(node)
       return
     }
     try feed(input, node)
@@ -28,6 +29,7 @@ extension SimulatedCluster {
       // One message at a time, or all that waited at once: both are what servers do.
       if plan.core.handlesInputsOneByOne || position == inputs.count - 1 {
         try drain(node)
+        guard node.isUp else { return }
         guard node.canRun else {
           node.inbox.insert(contentsOf: inputs[(position + 1)...], at: 0)
           return
@@ -65,7 +67,10 @@ extension SimulatedCluster {
 
   /// Does everything the core has to say, and looks at it after each step.
   func drain(_ node: SimulatedNode) throws(Violation) {
+    var rounds = 0
     while let core = node.core, node.ready == nil, !node.isPaused {
+      rounds += 1
+      if rounds > 10_000 { throw broken(.liveness, "n\(node.id)'s core has something to say without end") }
       guard core.raw.hasReady else {
         try observe(node)
         return

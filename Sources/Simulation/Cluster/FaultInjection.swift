@@ -84,6 +84,7 @@ extension SimulatedCluster {
     guard node.isUp else { return }
     mark(.pause)
     faultNodes[number] = node.position
+    faultIncarnations[number] = node.incarnation
     node.pauses += 1
     if !node.isPaused {
       node.isPaused = true
@@ -95,6 +96,8 @@ extension SimulatedCluster {
     guard faultNodes[number] >= 0 else { return }
     let node = nodes[faultNodes[number]]
     faultNodes[number] = -1
+    // A process that ended meanwhile is not paused any more.
+    guard faultIncarnations[number] == node.incarnation else { return }
     node.pauses -= 1
     if node.pauses == 0 { try resume(node) }
   }

@@ -74,6 +74,14 @@ final class LogStore: DiskStore {
     files.crash(survivalPerMille: tears ? random.between(0, 1000) : 0)
   }
 
+  func kill() {
+    // What the node's log thread does as soon as it has nothing else to do.
+    try? log?.writeMark(durably: false)
+    log = nil
+    snapshots = nil
+    files.kill()
+  }
+
   func damage(_ random: inout RandomStream) -> String {
     files.faults = SimulatedFaults()
     defer { files.faults = faults }

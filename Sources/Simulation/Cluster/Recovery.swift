@@ -49,6 +49,7 @@ extension SimulatedCluster {
       node.unsynced.removeAll()
       return true
     }
+    mark(.refusedToStart)
     node.isRetired = true
     return false
   }
@@ -94,10 +95,12 @@ extension SimulatedCluster {
     describe(checker.nodes[node.position].durable) + " and \(node.unsynced.count) writes were under way"
   }
 
-  /// A bit of what is stored flips while the node is down.
+  /// A bit of what is stored flips while the process is down. The machine goes on: damage to the last durable batch
+  /// together with a power cut, which takes the log's unsynced mark of it, is the one case that looks like a torn write.
   func damage(_ node: SimulatedNode) {
     guard node.isUp, let store = node.store else { return }
-    crash(node)
+    mark(.damage)
+    crash(node, losesPower: false)
     let what = store.damage(&crashRandom)
     record { "n\(node.id): \(what) flips" }
     queue.push(at: now + plan.electionTimeoutNanoseconds, .restart, subject: node.position)

@@ -56,6 +56,8 @@ final class SimulatedCluster {
   var cutLinks: [[Link]]
   /// The node that each fault of the plan hit.
   var faultNodes: [Int]
+  /// The life of that node.
+  var faultIncarnations: [UInt32]
   /// Membership changes that wait for a leader to take them.
   var membershipRequests: [(request: MembershipRequest, number: Int)] = []
   var isHealing = false
@@ -75,6 +77,7 @@ final class SimulatedCluster {
     report = RunReport(seed: plan.seed)
     cutLinks = Array(repeating: [], count: plan.faults.count)
     faultNodes = Array(repeating: -1, count: plan.faults.count)
+    faultIncarnations = Array(repeating: 0, count: plan.faults.count)
     crashRandom = RandomStream(seed: plan.seed, purpose: .crashes)
     if options.recordsTrace { trace = TraceRecorder(limit: options.traceLines) }
   }

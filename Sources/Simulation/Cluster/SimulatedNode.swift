@@ -84,6 +84,9 @@ final class SimulatedNode {
   var pendingWrites: [PendingWrite] = []
   var pendingReads: [PendingRead] = []
   var nextReadContext: UInt64 = 1
+  /// The last snapshot that came from a leader: entries up to it that are still on their way to the state machine are
+  /// in it already.
+  var restoredIndex: LogIndex = 0
   /// The newest snapshot's index.
   var snapshotIndex: LogIndex = 0
   var armedCrash: CrashPoint?
@@ -142,5 +145,8 @@ final class SimulatedNode {
     pendingWrites.removeAll(keepingCapacity: true)
     pendingReads.removeAll(keepingCapacity: true)
     armedCrash = nil
+    isPaused = false
+    pauses = 0
+    restoredIndex = 0
   }
 }

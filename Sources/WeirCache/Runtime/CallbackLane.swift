@@ -58,7 +58,9 @@ final class CallbackLane: Lane, @unchecked Sendable {
   ) -> Bool {
     let refusal: NodeError? = state.withLock { state in
       guard !state.isClosed else { return .shutdown }
-      guard state.waitingBytes + payload.count <= maximumBytes || state.waitingTokens.isEmpty else { return .overloaded }
+      guard state.waitingBytes + payload.count <= maximumBytes || state.waitingTokens.isEmpty else {
+        return .overloaded
+      }
       let token = Self.allocate(
         Command(
           callback: callback, phase: .waiting, enqueueDeadline: enqueueDeadline, commitDeadline: commitDeadline,

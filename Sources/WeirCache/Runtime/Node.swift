@@ -24,6 +24,7 @@ public final class Node: @unchecked Sendable {
   private let loop: any EventLoop
   /// Confined to the queue once started.
   private let driver: NodeLoop
+  let observerCount = Atomic<UInt64>(0)
   private let lifecycle = Mutex(Lifecycle.ready)
 
   private enum Lifecycle {
@@ -62,10 +63,16 @@ public final class Node: @unchecked Sendable {
     self.loop = loop
     mechanism = loop.mechanism
     store = KeyValueStore(shardCount: configuration.shardCount, hashSeed: configuration.seed)
-    intake = Intake { [loop] in loop.wake() }
+    let intake = Intake { [loop] in loop.wake() }
+    self.intake = intake
+    var recovered: RecoveredNode?
+    if case .files(let directory, let sync) = configuration.storage {
+      recovered = try RecoveredNode.open(
+        directory: directory, sync: sync, owner: configuration.id, store: store, wake: { intake.post() })
+    }
     driver = try NodeLoop(
       configuration: configuration, store: store, published: published, intake: intake, loop: loop,
-      transport: transport)
+      transport: transport, recovered: recovered)
     client = driver.client
   }
 
@@ -105,7 +112,12 @@ public final class Node: @unchecked Sendable {
     }
     if isAccepted { done.wait() }
     loop.stop()
+    // The queue has stopped: what was confined to it is ours now.
+    driver.durable?.close()
   }
+
+  /// Why the node ended by itself, if it did: its storage failed.
+  public var failure: String? { published.failure.withLock { $0 } }
 
   // MARK: Looking
 
@@ -137,6 +149,7 @@ public final class Node: @unchecked Sendable {
     counters.proposalBatches = published.proposalBatches.load(ordering: .relaxed)
     counters.readRounds = published.readRounds.load(ordering: .relaxed)
     counters.electionsWon = published.electionsWon.load(ordering: .relaxed)
+    counters.syncs = published.syncs.load(ordering: .relaxed)
     counters.cpuNanoseconds = loop.cpuNanoseconds
     return counters
   }

@@ -22,6 +22,9 @@ public struct NodeConfiguration: Sendable {
   /// The voters that the cluster starts with, this node among them; empty for a node that joins a cluster later.
   public var initialVoters: [NodeID]
   public var eventLoop = EventLoopConfiguration()
+  public var storage = NodeStorage.memory
+  /// Bytes of entries in the write-ahead log after which the state is written as a snapshot and the log cut.
+  public var snapshotAfterBytes = 512 << 20
   /// Length of a tick.
   public var tickNanoseconds: UInt64 = 50_000_000
   /// Ticks without word from a leader after which a follower stands for election (up to twice as many).
@@ -38,9 +41,9 @@ public struct NodeConfiguration: Sendable {
   public var maximumUncommittedBytes = 64 << 20
   /// Bytes of commands that may wait in one lane for the node's queue.
   public var maximumLaneBytes = 16 << 20
-  /// Bytes of the log in memory beyond which applied entries are let go.
+  /// Bytes of applied entries that are held at most. A live follower that needs older ones gets a snapshot.
   public var maximumLogBytes = 64 << 20
-  /// Bytes of applied entries that are kept all the same, for followers that lag a little.
+  /// Bytes of applied entries that are held in any case, for followers that are away for a moment.
   public var trailingLogBytes = 16 << 20
   /// How long a notice that something is committed may wait for an append to travel with.
   public var commitNoticeDelayNanoseconds: UInt64 = 1_000_000

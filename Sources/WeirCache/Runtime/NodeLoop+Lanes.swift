@@ -8,6 +8,7 @@ extension NodeLoop {
   func drainIntake() {
     // Cleared before looking: what is posted from here on asks for another turn.
     intake.hasWork.store(false, ordering: .sequentiallyConsistent)
+    finishWrites()
     registerNewLanes()
     runRequests()
     var readsWait = false
@@ -106,10 +107,13 @@ extension NodeLoop {
   /// Applies committed entries in order, and answers those that were proposed here: consecutive entries of one lane
   /// with one call.
   func apply(_ batch: EntryBatch) {
+    lookAhead(batch)
     var runSlot = -1
     var runFirst: LogIndex = 0
+    var position = 0
     batch.forEach { header, payload in
-      let outcome = applyEntry(header, payload)
+      let outcome = applyEntry(header, payload, hash: keyHashes[position])
+      position += 1
       let word = pending.take(header.index)
       let slot = word == PendingRing.nobody ? -1 : PendingRing.slot(of: word)
       if slot != runSlot {
@@ -126,15 +130,26 @@ extension NodeLoop {
     retention.applied(through: batch.lastIndex, bytes: batch.byteCount)
   }
 
+  /// Hashes the keys of a batch and begins to fetch what they will touch; see `KeyValueStore.prefetchSlot`.
+  private func lookAhead(_ batch: EntryBatch) {
+    keyHashes.removeAll(keepingCapacity: true)
+    batch.forEach { header, payload in
+      let hash = header.kind == .normal ? store.prefetchSlot(payload) : nil
+      keyHashes.append(hash ?? 0)
+    }
+    guard keyHashes.count > 1 else { return }
+    for hash in keyHashes { store.prefetchRecord(hash: hash) }
+  }
+
   @inline(__always)
-  private func applyEntry(_ header: EntryHeader, _ payload: RawSpan) -> Outcome {
+  private func applyEntry(_ header: EntryHeader, _ payload: RawSpan, hash: UInt64) -> Outcome {
     guard header.kind == .normal else {
       applyConfigurationChange(header, payload)
       return .appliedFresh
     }
     // A new leader's first entry, and a barrier: nothing to do but to have come this far.
     guard payload.byteCount > 0 else { return .appliedFresh }
-    switch store.apply(payload) {
+    switch store.apply(payload, hash: hash) {
     case .set(let existed), .deleted(let existed): return existed ? .appliedExisting : .appliedFresh
     case .refused: return .refused
     }

@@ -8,11 +8,14 @@ import WeirTransport
 /// than what the core had in mind, and streamed while commands go on being applied. Raft accepts a newer one: the
 /// follower acknowledges the index that it got.
 extension NodeLoop {
-  /// Lets applied entries go once the log is over its size, all but a part at its end.
+  /// Lets applied entries go that nobody is likely to need.
   func compactIfNeeded() {
-    guard let index = retention.compaction(appliedIndex: appliedIndex), let term = raft.term(at: appliedIndex) else {
-      return
+    guard retention.isDue, let term = raft.term(at: appliedIndex) else { return }
+    var neededFrom = appliedIndex
+    if role == .leader {
+      for member in raft.progress where member.isRecentlyActive { neededFrom = min(neededFrom, member.match + 1) }
     }
+    guard let index = retention.cut(neededFrom: neededFrom) else { return }
     let metadata = SnapshotMetadata(index: appliedIndex, term: term, configuration: configurationState)
     raft.setAvailableSnapshot(Snapshot(metadata: metadata))
     raft.compact(through: index)
@@ -20,7 +23,7 @@ extension NodeLoop {
 
   /// Sends the state as it is now in place of the snapshot that the core asked for.
   func sendSnapshot(_ message: Message) {
-    guard !isCapturing, let term = raft.term(at: appliedIndex) else {
+    guard !isCapturing, receiving == nil, let term = raft.term(at: appliedIndex) else {
       return raft.reportSnapshot(message.to, succeeded: false)
     }
     var current = message
@@ -40,14 +43,21 @@ extension NodeLoop {
 
   func transportSnapshotBegan(_ message: Message) -> (any SnapshotSink)? {
     guard let metadata = message.snapshot?.metadata, metadata.index > appliedIndex else { return nil }
-    return RestoreSink(loop: self, message: message, restore: StateRestore(into: store))
+    // One at a time, and never beside a capture: putting a state in place would pull the tables from under it.
+    guard !isCapturing, receiving == nil, restore == nil else { return nil }
+    let sink = RestoreSink(loop: self, message: message, restore: StateRestore(into: store))
+    receiving = sink
+    return sink
   }
 
   /// A whole state has arrived: the core decides whether it is wanted.
   fileprivate func received(_ message: Message, _ restore: StateRestore) {
     guard let index = message.snapshot?.metadata.index else { return }
+    receiving = nil
     self.restore = (index, restore)
     step(message)
+    // Not wanted: an older term, or overtaken by appends.
+    if raft.firstIndex != index + 1 || appliedIndex >= index { self.restore = nil }
   }
 
   /// The core wants it: it takes the place of everything.

@@ -40,14 +40,19 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   var laneBatches: [EntryBatch] = []
   var laneTokens: [UInt32] = []
   var completionWords: [UInt64] = []
+  /// Hashes of the keys of the batch that is being applied.
+  var keyHashes: [UInt64] = []
 
   var role = Role.follower
   var leader = NodeID.none
   var term: Term = 0
-  var appliedIndex: LogIndex = 0
+  var appliedIndex: LogIndex
+  let durable: DurableStorage?
+  /// A state that is arriving from the leader.
+  weak var receiving: (any SnapshotSink)?
   var configurationState: ConfigurationState
   /// The index of the last configuration change applied: what a change can be made conditional on.
-  var configurationIndex: LogIndex = 0
+  var configurationIndex: LogIndex
   /// The lane of the async and callback faces.
   let client: CallbackLane
   /// The term of the leadership that is being used, 0 if none.
@@ -64,7 +69,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
 
   init(
     configuration: NodeConfiguration, store: KeyValueStore, published: PublishedState, intake: Intake,
-    loop: any EventLoop, transport: any PeerTransport
+    loop: any EventLoop, transport: any PeerTransport, recovered: RecoveredNode?
   ) throws {
     self.configuration = configuration
     self.store = store
@@ -73,18 +78,22 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     self.loop = loop
     self.transport = transport
     log = configuration.log
-    configurationState = ConfigurationState(voters: configuration.initialVoters.sorted())
+    durable = recovered?.storage
+    let snapshot = recovered?.snapshot
+    configurationState = snapshot?.configuration ?? ConfigurationState(voters: configuration.initialVoters.sorted())
+    configurationIndex = snapshot?.index ?? 0
+    appliedIndex = snapshot?.index ?? 0
     client = CallbackLane(maximumBytes: configuration.maximumLaneBytes)
     retention = LogRetention(
       maximumBytes: configuration.maximumLogBytes, trailingBytes: configuration.trailingLogBytes)
-    raft = try Self.makeRaft(configuration, configurationState)
+    raft = try Self.makeRaft(configuration, configurationState, recovered)
     client.slot = 0
     lanes.append(client)
     transport.delegate = self
   }
 
   private static func makeRaft(
-    _ configuration: NodeConfiguration, _ state: ConfigurationState
+    _ configuration: NodeConfiguration, _ state: ConfigurationState, _ recovered: RecoveredNode?
   ) throws(RaftError) -> RawNode {
     var settings = RaftConfiguration(id: configuration.id)
     settings.electionTicks = configuration.electionTicks
@@ -102,7 +111,16 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     settings.leaseDriftBoundNanoseconds = configuration.leaseDriftBoundNanoseconds
     settings.refuseVotesWithinLease = true
     settings.randomSeed = configuration.seed
-    return try RawNode(configuration: settings, log: LogBuffer(), configurationState: state)
+    guard let recovered else {
+      return try RawNode(configuration: settings, log: LogBuffer(), configurationState: state)
+    }
+    settings.asynchronousStorageWrites = true
+    // What this node promised before it restarted it does not remember, so it keeps still for as long as that may hold.
+    settings.refuseVotesAfterStart = !recovered.recovered.hardState.isEmpty
+    return try RawNode(
+      configuration: settings, log: recovered.recovered.takeLog(), hardState: recovered.recovered.hardState,
+      configurationState: state, applied: recovered.snapshot?.index ?? 0,
+      availableSnapshot: recovered.snapshot.map { Snapshot(metadata: $0) })
   }
 
   func addPeer(_ peer: NodeID, address: SocketAddress) {
@@ -134,6 +152,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     settleReadRounds()
     publishLease()
     transport.flush()
+    if let failure = durable?.failure { fail(failure) }
     publish()
     notifyLanes()
     deadline = min(deadline, nextTick, transport.nextFlushNanoseconds)
@@ -179,18 +198,28 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     while raft.hasReady {
       raft.ready(into: &ready)
       if let state = ready.softState { adopt(state) }
-      if let snapshot = ready.snapshot { install(snapshot) }
-      if !ready.committedEntries.isEmpty { apply(ready.committedEntries) }
+      if durable == nil {
+        if let snapshot = ready.snapshot { install(snapshot) }
+        if !ready.committedEntries.isEmpty { apply(ready.committedEntries) }
+      }
       for message in ready.messages { send(message) }
       for state in ready.readStates { rounds.confirm(state) }
       for context in ready.refusedReads { refuseRound(context) }
-      raft.advance(ready)
+      if durable == nil { raft.advance(ready) }
     }
     compactIfNeeded()
+    writeSnapshotIfNeeded()
   }
 
   private func send(_ message: Message) {
-    if message.type == .snapshot { sendSnapshot(message) } else { transport.send(message) }
+    switch message.type {
+    case .snapshot: sendSnapshot(message)
+    case .storageAppend: storeDurably(message)
+    case .storageApply:
+      apply(message.entries)
+      for response in message.responses { step(response) }
+    default: transport.send(message)
+    }
   }
 
   private func adopt(_ state: SoftState) {
@@ -248,6 +277,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     published.writeCalls.store(counters.writeCalls, ordering: .relaxed)
     published.readCalls.store(counters.readCalls, ordering: .relaxed)
     published.messagesDropped.store(counters.messagesDropped, ordering: .relaxed)
+    if turns & 63 == 0, let durable { published.syncs.store(UInt64(durable.log.counters.syncs), ordering: .relaxed) }
   }
 
   func notifyLanes() {

@@ -32,6 +32,9 @@ public struct NodeCounters: Sendable, Hashable {
   /// Rounds of ReadIndex.
   public var readRounds: UInt64 = 0
   public var electionsWon: UInt64 = 0
+  /// Times that the log was made durable.
+  public var syncs: UInt64 = 0
+  /// CPU time of the event loop's thread, where it is always the same.
   public var cpuNanoseconds: UInt64?
 
   public init() {}
@@ -58,4 +61,6 @@ final class PublishedState: Sendable {
   let proposalBatches = Atomic<UInt64>(0)
   let readRounds = Atomic<UInt64>(0)
   let electionsWon = Atomic<UInt64>(0)
+  let syncs = Atomic<UInt64>(0)
+  let failure = Mutex<String?>(nil)
 }

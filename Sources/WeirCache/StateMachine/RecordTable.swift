@@ -1,3 +1,5 @@
+import CWeir
+
 /// One shard's keys and values: an open-addressing table of pointers to records.
 ///
 /// A set of an existing key costs one probe (two cache misses), a comparison and a copy; a new key adds one
@@ -53,6 +55,30 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
     for position in 0..<slotCount { unsafe slots[position].record?.deallocate() }
     for position in unsafe preserved.indices { unsafe preserved[position].deallocate() }
     unsafe slots.deallocate()
+  }
+
+  // MARK: Looking ahead
+
+  /// Where the slots lie, and how many there are: they move only when the writer lets the table grow.
+  var slotsLocation: (address: UInt, count: Int) { (UInt(bitPattern: unsafe slots), slotCount) }
+
+  /// Begins to fetch the slot where a key with `hash` is looked for first, in a table whose slots lie at `address`.
+  @inline(__always)
+  static func prefetchSlot(_ hash: UInt64, address: UInt, count: Int) {
+    cweir_prefetch_for_write(
+      address &+ UInt((Int(truncatingIfNeeded: hash) & (count &- 1)) &* MemoryLayout<Slot>.stride))
+  }
+
+  /// Begins to fetch the record in that slot, as far as a small one goes. Only the thread that writes the table may
+  /// look into a slot without the lock: nobody else changes it.
+  @unsafe
+  @inline(__always)
+  static func prefetchRecord(_ hash: UInt64, address: UInt, count: Int) {
+    guard let slots = unsafe UnsafePointer<Slot>(bitPattern: address) else { return }
+    let record = UInt(bitPattern: unsafe slots[Int(truncatingIfNeeded: hash) & (count &- 1)].record)
+    cweir_prefetch_for_write(record)
+    cweir_prefetch_for_write(record &+ 64)
+    cweir_prefetch_for_write(record &+ 128)
   }
 
   // MARK: Reading

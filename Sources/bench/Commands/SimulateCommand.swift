@@ -52,6 +52,7 @@ struct Simulate: ParsableCommand {
       let plan = Simulator.plan(seed: seed, profile: profile)
       var options = RunOptions()
       options.recordsTrace = trace
+      options.traceLines = 1_000_000
       let report = Simulator.run(plan, options: options)
       summary.add(report, plan: plan, profile: profile)
       if traceHash { print("\(seed) \(String(report.traceHash, radix: 16)) \(report.events)") }

@@ -1,0 +1,93 @@
+import CWeir
+import Measure
+
+/// What the hot paths cost on this machine, each beside its reference in the same run.
+public struct HotPathReport: Sendable, Codable {
+  public struct Reference: Sendable, Codable {
+    public var name: String
+    public var nanosecondsPerOp: Double
+  }
+
+  public struct Measurement: Sendable, Codable {
+    public var name: String
+    public var suite: HotPathSuite
+    public var operation: String
+    /// Median over the rounds, in CPU time of the measuring thread.
+    public var nanosecondsPerOp: Double
+    /// Fastest round.
+    public var minimumNanosecondsPerOp: Double
+    /// Scaled median distance from the median: what a standard deviation would be without outliers.
+    public var spreadNanosecondsPerOp: Double
+    public var operationsPerSecond: Double
+    /// Of payload; nil where an operation moves none.
+    public var payloadBytesPerSecond: Double?
+    /// Exact, over many operations in the steady state.
+    public var allocationsPerOp: Double
+    public var bytesPerOp: Double
+    /// nil where nothing plain stands beside it.
+    public var reference: Reference?
+    /// Median of the rounds' ratios of reference to hot path: above 1, the hot path is faster by that factor.
+    public var referenceRatio: Double?
+  }
+
+  public var hotPaths: [Measurement]
+  /// False if the allocation counter does not serve this process: the counts mean nothing then.
+  public var areAllocationsCounted: Bool
+
+  /// Measures each of `paths` and its reference, round by round in turns, so that both see the same machine.
+  /// - Parameter short: a few milliseconds a path, for the summary of a run; otherwise about half a second.
+  public static func measure(short: Bool = false, paths: [HotPath] = HotPaths.all) -> HotPathReport {
+    let plan = short ? Plan(rounds: 9, roundNanoseconds: 1_000_000) : Plan(rounds: 31, roundNanoseconds: 8_000_000)
+    return HotPathReport(
+      hotPaths: paths.map { measure($0, plan) }, areAllocationsCounted: AllocationCount.isActive)
+  }
+
+  private struct Plan {
+    var rounds: Int
+    var roundNanoseconds: UInt64
+  }
+
+  private static func measure(_ path: HotPath, _ plan: Plan) -> Measurement {
+    let workload = path.makeWorkload()
+    let referenceWorkload = path.reference?.makeWorkload()
+    let operations = calibrate(workload, plan)
+    let referenceOperations = referenceWorkload.map { calibrate($0, plan) } ?? 0
+    var times: [Double] = []
+    var referenceTimes: [Double] = []
+    for _ in 0..<plan.rounds {
+      times.append(time(workload, operations))
+      if let referenceWorkload { referenceTimes.append(time(referenceWorkload, referenceOperations)) }
+    }
+    let count = AllocationCount.measure(workload, warmUp: 0, operations: operations)
+    let median = Statistics.median(times)
+    return Measurement(
+      name: path.name, suite: path.suite, operation: path.operation, nanosecondsPerOp: median,
+      minimumNanosecondsPerOp: times.min() ?? median,
+      spreadNanosecondsPerOp: Statistics.scaledMedianAbsoluteDeviation(times), operationsPerSecond: 1e9 / median,
+      payloadBytesPerSecond: path.payloadBytes > 0 ? Double(path.payloadBytes) * 1e9 / median : nil,
+      allocationsPerOp: count.allocationsPerOperation, bytesPerOp: count.bytesPerOperation,
+      reference: path.reference.map {
+        Reference(name: $0.name, nanosecondsPerOp: Statistics.median(referenceTimes))
+      },
+      referenceRatio: path.reference.map { _ in Statistics.median(zip(referenceTimes, times).map { $0 / $1 }) })
+  }
+
+  /// Warms up, and finds how many operations fill a round.
+  private static func calibrate(_ workload: any Workload, _ plan: Plan) -> Int {
+    var operations = workload.operationsPerStep
+    while true {
+      let start = cweir_thread_cpu_nanoseconds()
+      operations = workload.run(operations)
+      let elapsed = cweir_thread_cpu_nanoseconds() - start
+      if elapsed >= plan.roundNanoseconds { return operations }
+      operations *= 2
+    }
+  }
+
+  /// CPU nanoseconds of one operation.
+  private static func time(_ workload: any Workload, _ operations: Int) -> Double {
+    let start = cweir_thread_cpu_nanoseconds()
+    let done = workload.run(operations)
+    return Double(cweir_thread_cpu_nanoseconds() - start) / Double(done)
+  }
+}

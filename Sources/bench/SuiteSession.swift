@@ -1,0 +1,146 @@
+import CWeir
+import Dispatch
+import Foundation
+import Load
+import Measure
+import Report
+
+/// One bench from its plan to its exit code.
+enum SuiteSession {
+  /// - Throws: `ExitStatus` unless the result is valid; `UsageError` before anything is started.
+  static func run(_ plan: SuitePlan, options: SuiteOptions, measuresHotPaths: Bool = false) throws {
+    let started = Date()
+    let machine = MachineReader.fingerprint()
+    try checkWritable(options)
+    let factory = try clusterFactory()
+    let interrupts = Interrupts()
+    let files = try ResultFiles(parent: options.results, started: started, revision: machine.shortRevision)
+    let progress = ProgressLine(isSilent: false)
+    let outcome: SuiteOutcome
+    let headroom: GeneratorHeadroom
+    var hotPaths: [HotPathSummary] = []
+    do {
+      progress.show("measuring the generator")
+      headroom = try GeneratorHeadroom.measure(workers: options.workers)
+      if measuresHotPaths {
+        progress.show("measuring the hot paths")
+        hotPaths = measureHotPaths()
+      }
+      outcome = try SuiteRunner.run(plan, factory: factory, stop: interrupts.stop) { phase, run in
+        progress.show(phase, run)
+      }
+    } catch {
+      progress.clear()
+      files.remove()
+      throw error
+    }
+    progress.clear()
+    let summary = summarize(
+      outcome, headroom: headroom, hotPaths: hotPaths, machine: machine, started: started)
+    try files.write(summary, outcome, startedEpochSeconds: started.timeIntervalSince1970)
+    if let path = options.history { try ResultFiles.writeHistory(outcome.history, to: path) }
+    try show(summary, files: files, json: options.json)
+    if summary.aborted { throw ExitStatus.interrupted }
+    if !summary.valid { throw ExitStatus.invalidRun }
+  }
+
+  /// What would otherwise fail after minutes of work.
+  private static func checkWritable(_ options: SuiteOptions) throws {
+    for path in [options.json, options.history].compactMap(\.self) where path != "-" {
+      let isNew = !FileManager.default.fileExists(atPath: path)
+      guard let file = fopen(path, "a") else {
+        throw UsageError("\(path) cannot be written: \(String(cString: strerror(errno)))")
+      }
+      fclose(file)
+      if isNew { unlink(path) }
+    }
+  }
+
+  private static func summarize(
+    _ outcome: SuiteOutcome, headroom: GeneratorHeadroom, hotPaths: [HotPathSummary], machine: MachineFingerprint,
+    started: Date
+  ) -> BenchSummary {
+    let problems = outcome.allProblems
+    let runs = outcome.runSummaries()
+    let fastest = outcome.runs.map(\.result.opsPerSecond).max() ?? 0
+    return BenchSummary(
+      valid: problems.isEmpty, problems: problems, warnings: outcome.warnings(headroom: headroom),
+      aborted: outcome.wasAborted, startedUTC: ISO8601DateFormatter().string(from: started),
+      durationSeconds: Date().timeIntervalSince(started),
+      command: (["bench"] + CommandLine.arguments.dropFirst()).joined(separator: " "), machine: machine,
+      configuration: outcome.configuration(), runs: runs, leaseToSafe: outcome.leaseToSafe(),
+      consistency: outcome.consistencySummary(),
+      generator: GeneratorSummary(
+        nullTargetOpsPerSecond: headroom.opsPerSecond,
+        nullTargetCpuNanosecondsPerOp: headroom.cpuNanosecondsPerOperation,
+        headroom: fastest > 0 ? headroom.opsPerSecond / fastest : nil),
+      hotPaths: hotPaths)
+  }
+
+  private static func show(_ summary: BenchSummary, files: ResultFiles, json: String?) throws {
+    if json == "-" {
+      FileHandle.standardOutput.write(try ResultFiles.json(summary))
+      return
+    }
+    if let json { try ResultFiles.json(summary).write(to: URL(fileURLWithPath: json)) }
+    print(TerminalSummary.text(summary, files: files.folder.relativePath), terminator: "")
+  }
+}
+
+/// Ctrl-C and SIGTERM: the first asks the run to end and write what it has, the second ends the process.
+final class Interrupts {
+  let stop = StopRequest()
+  private var sources: [any DispatchSourceSignal] = []
+
+  init() {
+    for number in [SIGINT, SIGTERM] {
+      signal(number, SIG_IGN)
+      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+      source.setEventHandler { [stop] in
+        if stop.isStopped { Foundation.exit(ExitStatus.interrupted.rawValue) }
+        stop.stop()
+        FileHandle.standardError.write(Data("\nbench: stopping; once more to end at once\n".utf8))
+      }
+      source.activate()
+      sources.append(source)
+    }
+  }
+}
+
+/// One line on standard error that says what is going on, where that is a terminal.
+final class ProgressLine {
+  private let isShown: Bool
+  private var lastShownNanoseconds: UInt64 = 0
+  private var lastCompleted: UInt64 = 0
+
+  init(isSilent: Bool) {
+    isShown = !isSilent && isatty(STDERR_FILENO) == 1
+  }
+
+  /// At most one line a second for a run that goes on; a new phase is shown at once.
+  func show(_ phase: String, _ run: RunProgress? = nil) {
+    guard isShown else { return }
+    let now = cweir_monotonic_nanoseconds()
+    guard let run else {
+      lastCompleted = 0
+      lastShownNanoseconds = now
+      return write(phase)
+    }
+    let elapsed = now - lastShownNanoseconds
+    guard elapsed >= 1_000_000_000 else { return }
+    let rate = Double(run.completed - min(lastCompleted, run.completed)) * 1e9 / Double(elapsed)
+    lastShownNanoseconds = now
+    lastCompleted = run.completed
+    write(
+      "\(phase)  \(Int(run.elapsedSeconds)) of \(Int(run.totalSeconds.rounded(.up))) s  \(Int(rate)) operations/s"
+        + (run.errors > 0 ? "  \(run.errors) errors" : ""))
+  }
+
+  func clear() {
+    if isShown { FileHandle.standardError.write(Data("\r\u{1B}[K".utf8)) }
+  }
+
+  private func write(_ text: String) {
+    FileHandle.standardError.write(Data("\r\u{1B}[K\(text)".utf8))
+  }
+}

@@ -1,0 +1,39 @@
+import HotPaths
+import Testing
+import WeirCore
+
+/// Nothing on a hot path allocates once it is warm. The counter sees every request of the thread.
+@Suite struct AllocationTests {
+  static let paths = HotPaths.all.filter(\.isAllocationFree)
+
+  private func count(_ workload: any Workload) -> AllocationCount {
+    AllocationCount.measure(workload, warmUp: 150_000, operations: 300_000)
+  }
+
+  @Test func theCounterServesThisProcess() {
+    #expect(AllocationCount.isActive)
+  }
+
+  @Test func theFourSuitesOfTheCoreAreAllChecked() {
+    let suites = Set(Self.paths.map(\.suite))
+    #expect(suites == [.logAppend, .messageEncoding, .quorumCommit, .broadcastQueue])
+  }
+
+  @Test(arguments: paths.map(\.name))
+  func hotPathsDoNotAllocate(name: String) throws {
+    let path = try #require(HotPaths.named(name))
+    let count = count(path.makeWorkload())
+    #expect(count.allocations == 0 && count.bytes == 0, "\(name) allocated \(count.allocations) times")
+  }
+
+  /// The same check on the same paths with one allocation planted in a thousand steps: it must be seen.
+  @Test(arguments: paths.map(\.name))
+  func aPlantedAllocationIsSeen(name: String) throws {
+    let path = try #require(HotPaths.named(name))
+    let workload = path.makeWorkload()
+    let steps = 300_000 / workload.operationsPerStep
+    let count = count(PlantedAllocation(in: workload, period: min(1000, steps)))
+    #expect(count.allocations > 0)
+    #expect(count.bytes >= 100 * count.allocations)
+  }
+}
