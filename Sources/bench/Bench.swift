@@ -29,6 +29,7 @@ struct Bench: ParsableCommand {
     Generator.self,
     HotPathsCommand.self,
     Machine.self,
+    GossipCommand.self,
     Sweep.self,
     Simulate.self,
     GossipWire.self,

@@ -80,7 +80,7 @@ extension Membership {
     }
     chosen = targets
     // Alone, the news waits; whoever comes is news itself and starts the ticks again.
-    if !targets.isEmpty { scheduleGossip() }
+    if !targets.isEmpty || !isAlone { scheduleGossip() }
   }
 
   // MARK: Direct user messages

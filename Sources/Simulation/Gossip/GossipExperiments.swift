@@ -34,38 +34,56 @@ public enum GossipExperiments {
     public var allKnow: Distribution
   }
 
-  /// Kills one random member of a settled cluster, over and over with new seeds.
+  /// Kills random members of settled clusters, one at a time, each long after the one before. A cluster loses an eighth of its
+  /// members before a new one takes its place.
   public static func detection(nodeCount: Int, trials: Int, seed: UInt64) throws -> Detection {
-    var suspicion = Distribution()
-    var death = Distribution()
-    var all = Distribution()
-    for trial in 0..<trials {
-      var simulation = try settledCluster(nodeCount: nodeCount, seed: seed &+ UInt64(trial) &* 7919)
-      var random = RandomStream(seed: seed, purpose: .faults, instance: UInt64(trial))
-      simulation.run(forNanoseconds: UInt64(random.below(Int(second))))
-      let victim = random.below(nodeCount)
-      let start = simulation.now
-      simulation.crash(victim)
-      var read = 0
-      var knowing = 0
-      let period = Double(simulation.configuration.membership.probeIntervalNanoseconds)
-      simulation.run(untilNanoseconds: start + 300 * second) { simulation in
-        while read < simulation.log.count {
-          let entry = simulation.log[read]
-          read += 1
-          guard entry.subject == victim else { continue }
-          let periods = Double(entry.timeNanoseconds - start) / period
-          if entry.kind == .suspected, suspicion.count == trial { suspicion.add(periods) }
-          guard entry.kind == .died else { continue }
-          if knowing == 0 { death.add(periods) }
-          knowing += 1
-          if knowing == nodeCount - 1 { all.add(periods) }
-        }
-        return knowing == nodeCount - 1
+    var result = Detection(
+      nodeCount: nodeCount, trials: trials, firstSuspicion: Distribution(), firstDeath: Distribution(),
+      allKnow: Distribution())
+    let deathsPerCluster = max(1, nodeCount / 8)
+    var cluster: UInt64 = 0
+    var trialsLeft = trials
+    while trialsLeft > 0 {
+      var simulation = try settledCluster(nodeCount: nodeCount, seed: seed &+ cluster &* 7919)
+      var random = RandomStream(seed: seed, purpose: .faults, instance: cluster)
+      cluster += 1
+      let victims = random.subset(of: nodeCount, count: min(trialsLeft, deathsPerCluster))
+      for (position, victim) in victims.enumerated() {
+        simulation.run(forNanoseconds: 10 * second + UInt64(random.below(Int(second))))
+        kill(victim, in: &simulation, survivors: nodeCount - position - 1, &result)
       }
+      trialsLeft -= victims.count
     }
-    return Detection(
-      nodeCount: nodeCount, trials: trials, firstSuspicion: suspicion, firstDeath: death, allKnow: all)
+    return result
+  }
+
+  private static func kill(
+    _ victim: Int, in simulation: inout GossipSimulation, survivors: Int, _ result: inout Detection
+  ) {
+    let start = simulation.now
+    let period = Double(simulation.configuration.membership.probeIntervalNanoseconds)
+    simulation.resetMeasurements()
+    simulation.crash(victim)
+    var read = 0
+    var knowing = 0
+    var isSuspected = false
+    simulation.run(untilNanoseconds: start + 300 * second) { simulation in
+      while read < simulation.log.count {
+        let entry = simulation.log[read]
+        read += 1
+        guard entry.subject == victim else { continue }
+        let periods = Double(entry.timeNanoseconds - start) / period
+        if entry.kind == .suspected, !isSuspected {
+          isSuspected = true
+          result.firstSuspicion.add(periods)
+        }
+        guard entry.kind == .died else { continue }
+        knowing += 1
+        if knowing == 1 { result.firstDeath.add(periods) }
+        if knowing == survivors { result.allKnow.add(periods) }
+      }
+      return knowing == survivors
+    }
   }
 
   // MARK: Traffic
@@ -110,7 +128,8 @@ public enum GossipExperiments {
   }
 
   /// Runs a healthy cluster over a network that loses packets.
-  public static func endurance(nodeCount: Int, lossPercent: Int, virtualMinutes: Int, seed: UInt64) throws -> Endurance {
+  public static func endurance(nodeCount: Int, lossPercent: Int, virtualMinutes: Int, seed: UInt64) throws -> Endurance
+  {
     var simulation = try settledCluster(nodeCount: nodeCount, seed: seed, network: .losing(percent: lossPercent)) {
       $0.sealsPackets = false
     }
@@ -137,7 +156,7 @@ public enum GossipExperiments {
 
   // MARK: Slow members
 
-  /// What members that stand still again and again do to the healthy ones.
+  /// What members whose network stands still again and again do to the healthy ones.
   public struct SlowMembers: Sendable {
     public var nodeCount: Int
     public var slowCount: Int
@@ -151,7 +170,7 @@ public enum GossipExperiments {
     public var slowDeclaredDead: Int
   }
 
-  /// Pauses a tenth of the members for `pauseSeconds` at a time, with short random times between in which they act.
+  /// Stalls a tenth of the members for `pauseSeconds` at a time, with short random times between.
   public static func slowMembers(
     nodeCount: Int, usesLifeguard: Bool, pauseSeconds: Int, virtualMinutes: Int, seed: UInt64
   ) throws -> SlowMembers {
@@ -168,7 +187,7 @@ public enum GossipExperiments {
     while simulation.now < end {
       guard let turn = nextPause.indices.min(by: { (nextPause[$0], $0) < (nextPause[$1], $1) }) else { break }
       simulation.run(untilNanoseconds: min(end, nextPause[turn])) { _ in false }
-      simulation.pause(slow[turn], nanoseconds: UInt64(pauseSeconds) * second)
+      simulation.stall(slow[turn], nanoseconds: UInt64(pauseSeconds) * second)
       // Awake for between 10 ms and 2 s: enough to send what is overdue, often too little to hear the answers.
       let awake = UInt64(random.between(10_000_000, 2_000_000_000))
       nextPause[turn] = simulation.now + UInt64(pauseSeconds) * second + awake
@@ -204,7 +223,8 @@ public enum GossipExperiments {
   }
 
   /// Broadcasts from a random member of a settled cluster, over and over.
-  public static func convergence(nodeCount: Int, trials: Int, lossPercent: Int = 0, seed: UInt64) throws -> Convergence {
+  public static func convergence(nodeCount: Int, trials: Int, lossPercent: Int = 0, seed: UInt64) throws -> Convergence
+  {
     var simulation = try settledCluster(
       nodeCount: nodeCount, seed: seed, network: .losing(percent: lossPercent))
     let settings = simulation.configuration.membership
@@ -239,7 +259,8 @@ public enum GossipExperiments {
   static func logBound(nodeCount: Int, fanout: Int) -> Int {
     let fanout = max(1, fanout)
     let n = Double(max(1, nodeCount))
-    let bound = NaturalLogarithm.of(n) / NaturalLogarithm.of(1 + Double(fanout)) + NaturalLogarithm.of(n) / Double(fanout)
+    let bound =
+      NaturalLogarithm.of(n) / NaturalLogarithm.of(1 + Double(fanout)) + NaturalLogarithm.of(n) / Double(fanout)
     return Int(bound.rounded(.up)) + 1
   }
 }

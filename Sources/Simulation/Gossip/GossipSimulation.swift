@@ -28,6 +28,8 @@ public struct GossipSimulation: ~Copyable {
     var isPaused = false
     /// What arrived while paused, in order: kind and slot.
     var mail: [Event] = []
+    /// Until then the member's packets and streams are held back, in both directions.
+    var stallEnd: UInt64 = 0
     /// The time of the tick that is scheduled for it.
     var scheduledTick: UInt64 = .max
 
@@ -143,6 +145,12 @@ public struct GossipSimulation: ~Copyable {
     queue.push(at: now + nanoseconds, .faultEnds, subject: index)
   }
 
+  /// Holds back for so long what a member sends and what it is sent, while its timers run on: a process that gets too
+  /// little processor time for its network threads, or whose network stands still (the anomaly of the Lifeguard paper).
+  public mutating func stall(_ index: Int, nanoseconds: UInt64) {
+    nodes[index].stallEnd = max(nodes[index].stallEnd, now + nanoseconds)
+  }
+
   /// Puts members into groups that cannot reach each other; one group number for each member.
   public mutating func partition(_ groups: [Int]) {
     precondition(groups.count == nodes.count, "one group for each member")
@@ -228,6 +236,8 @@ public struct GossipSimulation: ~Copyable {
       if node.isPaused {
         // The kernel's buffer holds some thousands of small packets and drops the rest.
         if node.mail.count < 4096 { node.mail.append(event) } else { _ = parcels.take(event.argument) }
+      } else if now < node.stallEnd {
+        queue.push(at: node.stallEnd, .deliver, subject: index, argument: event.argument)
       } else {
         deliver(event.argument, to: index)
       }
@@ -351,7 +361,8 @@ public struct GossipSimulation: ~Copyable {
     if random.chance(perMillion: configuration.network.duplicatePerMillion) { copies += 1 }
     for _ in 0..<copies {
       let slot = parcels.put(Parcel(from: index, to: other, content: .packet(bytes)))
-      queue.push(at: now + configuration.network.delay(&random), .deliver, subject: other, argument: slot)
+      let departure = max(now, nodes[index].stallEnd)
+      queue.push(at: departure + configuration.network.delay(&random), .deliver, subject: other, argument: slot)
     }
   }
 
@@ -385,7 +396,8 @@ public struct GossipSimulation: ~Copyable {
       let delay = configuration.network.segmentDelay(&random, firstRetryNanoseconds: 200_000_000)
     else { return }
     let slot = parcels.put(Parcel(from: index, to: other, content: content))
-    queue.push(at: now + wait + delay, .deliver, subject: other, argument: slot)
+    let departure = max(now, nodes[index].stallEnd)
+    queue.push(at: departure + wait + delay, .deliver, subject: other, argument: slot)
   }
 }
 
