@@ -161,7 +161,7 @@ struct SuiteTests {
     #expect(factory.shutdowns.load(ordering: .relaxed) == 1)
     #expect(factory.openSessions.load(ordering: .relaxed) == 0)
     let lease = try #require(outcome.leaseToSafe())
-    #expect(lease.blockRatios.count == 7)
+    #expect(lease.blockRatios.count == 14)
     #expect(lease.throughputRatio.low <= lease.throughputRatio.estimate)
     #expect(lease.throughputRatio.estimate <= lease.throughputRatio.high)
   }
