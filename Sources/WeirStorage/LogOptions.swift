@@ -10,6 +10,30 @@ public enum SyncPolicy: Sendable, Hashable {
   case off
 }
 
+extension SyncPolicy: CustomStringConvertible {
+  /// Reads `always`, `interval:<ms>` or `off`; nil for anything else.
+  public init?(_ text: String) {
+    switch text {
+    case "always": self = .always
+    case "off": self = .off
+    default:
+      guard text.hasPrefix("interval:"), let milliseconds = Int(text.dropFirst(9)),
+        (1...86_400_000).contains(milliseconds)
+      else { return nil }
+      self = .interval(milliseconds: milliseconds)
+    }
+  }
+
+  /// As `init` reads it.
+  public var description: String {
+    switch self {
+    case .always: "always"
+    case .interval(let milliseconds): "interval:\(milliseconds)"
+    case .off: "off"
+    }
+  }
+}
+
 /// Settings of a write-ahead log.
 public struct LogOptions: Sendable, Hashable {
   /// Who the log belongs to (the node's id): a log of another owner is refused.

@@ -32,6 +32,7 @@ struct Bench: ParsableCommand {
     Sweep.self,
     Simulate.self,
     GossipWire.self,
+    WAL.self,
   ]
 
   static func main() {

@@ -62,6 +62,7 @@ extension Node {
   }
 
   /// Proposes a command and waits until it is applied.
+  @discardableResult
   public func apply(_ command: [UInt8], timeouts: ApplyTimeouts = .init()) async throws(NodeError) -> Applied {
     try await Self.wait { apply(command, timeouts: timeouts, completion: $0) }
   }
