@@ -134,7 +134,7 @@ struct LoadGeneratorTests {
 
   @Test("The generator alone is measured, and costs something")
   func headroom() throws {
-    let headroom = try GeneratorHeadroom.measure(workers: 1, seconds: 0.05, keys: 1000)
+    let headroom = try GeneratorHeadroom.measure(workers: 1, seconds: 0.5, keys: 1000)
     #expect(headroom.opsPerSecond > 0)
     #expect(headroom.cpuNanosecondsPerOperation > 0)
   }

@@ -171,15 +171,16 @@ public struct SuiteFactory: Sendable {
   private var reads: [SuiteStep] {
     func peak(_ mode: ReadMode) -> RunTemplate {
       template(
-        "reads-\(mode.rawValue)-peak", readPercent: 100, mode, .closed(outstanding: outstanding), warmUp: 0.1,
-        seconds: 0.6)
+        "reads-\(mode.rawValue)-peak", readPercent: 100, mode, .closed(outstanding: outstanding), warmUp: 0.05,
+        seconds: 0.3)
     }
     func paced(_ mode: ReadMode) -> RunTemplate {
       template(
         "reads-\(mode.rawValue)-paced", readPercent: 100, mode, open(readRatePerSecond), warmUp: 0.2, seconds: 1.5)
     }
     return [
-      .interleaved(peak(.safe), peak(.lease), blocks: 7),
+      // Many short slices: what disturbs the machine for a second then meets both modes.
+      .interleaved(peak(.safe), peak(.lease), blocks: 14),
       .interleaved(paced(.safe), paced(.lease), blocks: 2),
     ]
   }
