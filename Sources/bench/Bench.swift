@@ -30,6 +30,9 @@ struct Bench: ParsableCommand {
     HotPathsCommand.self,
     Machine.self,
     Sweep.self,
+    Explain.self,
+    Processes.self,
+    NodeProcess.self,
     Simulate.self,
   ]
 
