@@ -103,7 +103,7 @@ let package = Package(
     .testTarget(name: "RaftTests", dependencies: ["Raft"], swiftSettings: optimized),
     .testTarget(name: "GossipTests", dependencies: ["Gossip", "CAllocationCounter"], swiftSettings: common),
     .testTarget(name: "WeirTransportTests", dependencies: ["WeirTransport"], swiftSettings: common),
-    .testTarget(name: "WeirStorageTests", dependencies: ["WeirStorage"], swiftSettings: common),
+    .testTarget(name: "WeirStorageTests", dependencies: ["WeirStorage"], swiftSettings: optimized),
     .testTarget(
       name: "WeirCacheTests",
       dependencies: ["WeirCache", "WeirTransport", "WeirStorage", "Raft", "CWeir", "Linearizability"], swiftSettings: common),

@@ -162,15 +162,18 @@ private struct ThreeNodes: ~Copyable {
         isBusy = true
         nodes[position].ready(into: &ready)
         readsAnswered += ready.readStates.count
-        if encodes { try sendEncoded() } else { try send() }
+        if encodes { try sendEncoded() } else { try Self.send(ready, to: &nodes) }
         nodes[position].advance(ready)
       }
     }
   }
 
-  private mutating func send() throws {
-    for position in 0..<ready.messages.count {
-      try nodes[Int(ready.messages[position].to) - 1].step(ready.messages[position])
+  /// Each message is looked at where it lies: a copy of one costs as much as stepping it.
+  private static func send(_ ready: borrowing Ready, to nodes: inout [3 of RawNode]) throws {
+    let messages = ready.messages.span
+    for position in messages.indices {
+      let target = Int(messages[position].to) - 1
+      try nodes[target].step(messages[position])
     }
   }
 

@@ -109,8 +109,11 @@ public struct RunSummary: Codable, Sendable {
   public var opsPerSecond: Double
   /// Of the whole process (nodes and generator) for each operation of the run, of whichever kind.
   public var cpuMicrosecondsPerOp: Double
-  /// CPU time of the generator's workers within that.
-  public var generatorCpuMicrosecondsPerOp: Double
+  /// CPU time of the load workers' threads within that. What an embedded target does on the caller's thread (a read
+  /// under the lease, say) is among it.
+  public var workerCpuMicrosecondsPerOp: Double
+  /// CPU time of the nodes' own threads within that; null where the target cannot tell.
+  public var nodeCpuMicrosecondsPerOp: Double?
   /// Messages between nodes for each operation of the run; null where the target cannot count them.
   public var messagesPerOp: Double?
   public var peerBytesPerOp: Double?
@@ -136,7 +139,8 @@ public struct RunSummary: Codable, Sendable {
     name: String, operation: String, readMode: String?, loop: String, outstanding: Int, workers: Int, nodes: Int,
     valueBytes: Int, readPercent: Int, ratePerSecond: Double?, arrival: String?, windowSeconds: Double,
     operations: UInt64, errors: UInt64, opsPerSecond: Double, cpuMicrosecondsPerOp: Double,
-    generatorCpuMicrosecondsPerOp: Double, messagesPerOp: Double?, peerBytesPerOp: Double?, wakeupsPerOp: Double?,
+    workerCpuMicrosecondsPerOp: Double, nodeCpuMicrosecondsPerOp: Double?, messagesPerOp: Double?,
+    peerBytesPerOp: Double?, wakeupsPerOp: Double?,
     fsyncsPerOp: Double?, responseNanoseconds: LatencySummary, serviceNanoseconds: LatencySummary,
     lagNanoseconds: LatencySummary?, late: UInt64, unsent: UInt64, meanInFlight: Double, littlesLawError: Double?,
     steady: Bool?, workerP99Spread: Double?
@@ -157,7 +161,8 @@ public struct RunSummary: Codable, Sendable {
     self.errors = errors
     self.opsPerSecond = opsPerSecond
     self.cpuMicrosecondsPerOp = cpuMicrosecondsPerOp
-    self.generatorCpuMicrosecondsPerOp = generatorCpuMicrosecondsPerOp
+    self.workerCpuMicrosecondsPerOp = workerCpuMicrosecondsPerOp
+    self.nodeCpuMicrosecondsPerOp = nodeCpuMicrosecondsPerOp
     self.messagesPerOp = messagesPerOp
     self.peerBytesPerOp = peerBytesPerOp
     self.wakeupsPerOp = wakeupsPerOp
@@ -192,7 +197,8 @@ public struct RunSummary: Codable, Sendable {
     try container.encode(errors, forKey: .errors)
     try container.encode(opsPerSecond, forKey: .opsPerSecond)
     try container.encode(cpuMicrosecondsPerOp, forKey: .cpuMicrosecondsPerOp)
-    try container.encode(generatorCpuMicrosecondsPerOp, forKey: .generatorCpuMicrosecondsPerOp)
+    try container.encode(workerCpuMicrosecondsPerOp, forKey: .workerCpuMicrosecondsPerOp)
+    try container.encode(nodeCpuMicrosecondsPerOp, forKey: .nodeCpuMicrosecondsPerOp)
     try container.encode(messagesPerOp, forKey: .messagesPerOp)
     try container.encode(peerBytesPerOp, forKey: .peerBytesPerOp)
     try container.encode(wakeupsPerOp, forKey: .wakeupsPerOp)
@@ -327,20 +333,35 @@ public struct GeneratorSummary: Codable, Sendable, Equatable {
 
 /// One hot path of the optimized core, measured alone.
 public struct HotPathSummary: Codable, Sendable, Equatable {
+  /// The same work done the plain way, or what no way can beat, measured in the same minute.
+  public struct Reference: Codable, Sendable, Equatable {
+    public var name: String
+    public var nanosecondsPerOp: Double
+
+    public init(name: String, nanosecondsPerOp: Double) {
+      self.name = name
+      self.nanosecondsPerOp = nanosecondsPerOp
+    }
+  }
+
   public var name: String
-  /// What one operation is, e.g. `entry` or `message`.
-  public var unit: String
+  /// Which of the hot paths it belongs to, e.g. `log-append`.
+  public var suite: String
   public var nanosecondsPerOp: Double
   public var allocationsPerOp: Double
-  public var bytesPerOp: Double?
+  /// Bytes allocated.
+  public var bytesPerOp: Double
+  public var reference: Reference?
 
   public init(
-    name: String, unit: String, nanosecondsPerOp: Double, allocationsPerOp: Double, bytesPerOp: Double? = nil
+    name: String, suite: String, nanosecondsPerOp: Double, allocationsPerOp: Double, bytesPerOp: Double,
+    reference: Reference?
   ) {
     self.name = name
-    self.unit = unit
+    self.suite = suite
     self.nanosecondsPerOp = nanosecondsPerOp
     self.allocationsPerOp = allocationsPerOp
     self.bytesPerOp = bytesPerOp
+    self.reference = reference
   }
 }

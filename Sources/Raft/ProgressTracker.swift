@@ -51,29 +51,32 @@ public struct ProgressTracker: Sendable {
   /// The highest value that a quorum has reached, by each member's `value`: the commit index by `match`, a confirmed
   /// read round by its position. `UInt64.max` without voters: an empty half decides nothing.
   @inline(__always)
-  func quorumValue(_ value: (borrowing Progress) -> UInt64) -> UInt64 {
+  func quorumValue(_ value: (_ slot: Int) -> UInt64) -> UInt64 {
     let incoming = majorityValue(voterSlots, value)
     if outgoingSlots.isEmpty { return incoming }
     return min(incoming, majorityValue(outgoingSlots, value))
   }
 
+  /// The newest read round that a quorum has answered.
+  var confirmedRound: UInt64 { quorumValue { progress[$0].confirmedReadPosition } }
+
   /// The commit index that the acknowledgements allow (not looking at terms).
-  public var committedIndex: LogIndex { quorumValue { $0.match } }
+  public var committedIndex: LogIndex { quorumValue { progress[$0].match } }
 
   @inline(__always)
-  private func majorityValue(_ slots: [Int], _ value: (borrowing Progress) -> UInt64) -> UInt64 {
+  private func majorityValue(_ slots: [Int], _ value: (_ slot: Int) -> UInt64) -> UInt64 {
     let count = slots.count
     if count == 3 {
-      let a = value(progress[slots[0]])
-      let b = value(progress[slots[1]])
-      let c = value(progress[slots[2]])
+      let a = value(slots[0])
+      let b = value(slots[1])
+      let c = value(slots[2])
       return max(min(a, b), min(max(a, b), c))
     }
     guard count > 0 else { return .max }
-    guard count <= 9 else { return slots.map { value(progress[$0]) }.sorted()[(count - 1) / 2] }
+    guard count <= 9 else { return slots.map { value($0) }.sorted()[(count - 1) / 2] }
     var sorted: [9 of UInt64] = .init(repeating: 0)
     for position in 0..<count {
-      let item = value(progress[slots[position]])
+      let item = value(slots[position])
       var hole = position
       while hole > 0, sorted[hole - 1] > item {
         sorted[hole] = sorted[hole - 1]

@@ -14,7 +14,12 @@ struct EntryID {
 ///     anchor < ... applied <= applying <= committed <= last
 ///     entries below unstableOffset are stored; those in unstableOffset ..< offsetInProgress are being stored
 struct RaftLog: ~Copyable {
-  var buffer: LogBuffer
+  private let inMemory = InMemory()
+  private var buffer: LogBuffer
+  /// The buffer's own, at hand: they are asked for several times for each message.
+  private(set) var firstIndex: LogIndex
+  private(set) var lastIndex: LogIndex
+  private(set) var lastTerm: Term
   private let logger: (any RaftLogger)?
 
   /// What may be sent to a follower that is behind the first entry; nil while none is ready.
@@ -38,6 +43,9 @@ struct RaftLog: ~Copyable {
     buffer: consuming LogBuffer, availableSnapshot: Snapshot?, maximumApplyingBytes: Int, logger: (any RaftLogger)?
   ) {
     let first = buffer.firstIndex
+    firstIndex = first
+    lastIndex = buffer.lastIndex
+    lastTerm = buffer.lastTerm
     unstableOffset = buffer.lastIndex + 1
     offsetInProgress = buffer.lastIndex + 1
     committed = first - 1
@@ -51,15 +59,19 @@ struct RaftLog: ~Copyable {
 
   // MARK: Looking
 
-  var firstIndex: LogIndex { buffer.firstIndex }
-  var lastIndex: LogIndex { buffer.lastIndex }
-  var lastTerm: Term { buffer.lastTerm }
-  var lastEntryID: EntryID { EntryID(term: buffer.lastTerm, index: buffer.lastIndex) }
+  var lastEntryID: EntryID { EntryID(term: lastTerm, index: lastIndex) }
+  var memoryBytes: Int { buffer.memoryBytes }
+
+  /// Those of the entries `lower ... upper`, which are held, that fit into `maximumBytes`; at least one.
+  @inline(__always)
+  func batch(from lower: LogIndex, through upper: LogIndex, maximumBytes: Int = .max) -> EntryBatch {
+    buffer.batch(from: lower, through: upper, maximumBytes: maximumBytes)
+  }
 
   /// The term at `index`, nil if it is compacted away or beyond the end.
   @inline(__always)
   func term(at index: LogIndex) -> Term? {
-    if index == buffer.lastIndex { return buffer.lastTerm }
+    if index == lastIndex { return lastTerm }
     return buffer.term(at: index)
   }
 
@@ -96,10 +108,19 @@ struct RaftLog: ~Copyable {
   /// Appends own entries, which get the indexes behind the last.
   @inline(__always)
   mutating func append(payload: RawSpan, kind: EntryKind, term: Term) {
-    buffer.append(term: term, kind: kind, payload: payload)
+    lastIndex = buffer.append(term: term, kind: kind, payload: payload)
+    lastTerm = term
   }
 
-  mutating func append(proposals: EntryBatch, term: Term) { buffer.append(proposals: proposals, term: term) }
+  mutating func append(proposals: EntryBatch, term: Term) {
+    buffer.append(proposals: proposals, term: term)
+    noteEnd()
+  }
+
+  private mutating func noteEnd() {
+    lastIndex = buffer.lastIndex
+    lastTerm = buffer.lastTerm
+  }
 
   /// The first entry of a leader's batch that is not in the log as it is, or nil if all are.
   @inline(__always)
@@ -135,6 +156,7 @@ struct RaftLog: ~Copyable {
     precondition(index > committed, "committed entries are never replaced: \(index) <= \(committed)")
     if index <= lastIndex { truncate(from: index) }
     buffer.append(copy batch, from: index)
+    noteEnd()
   }
 
   @inline(never)
@@ -149,6 +171,7 @@ struct RaftLog: ~Copyable {
       offsetInProgress = min(offsetInProgress, index)
     }
     buffer.truncateSuffix(from: index)
+    noteEnd()
   }
 
   // MARK: Storing
@@ -216,6 +239,8 @@ struct RaftLog: ~Copyable {
     }
     committed = metadata.index
     buffer.reset(anchorIndex: metadata.index, anchorTerm: metadata.term)
+    firstIndex = metadata.index + 1
+    noteEnd()
     unstableOffset = metadata.index + 1
     offsetInProgress = metadata.index + 1
     unstableSnapshot = snapshot
@@ -230,6 +255,7 @@ struct RaftLog: ~Copyable {
     // Beyond what is applied nobody can have a snapshot of; below the first, it has been done.
     let limit = min(index, applied, unstableOffset - 1)
     buffer.releasePrefix(through: limit)
+    firstIndex = buffer.firstIndex
   }
 
   // MARK: Committing and applying

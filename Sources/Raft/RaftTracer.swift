@@ -29,12 +29,12 @@ public protocol RaftTracer: AnyObject {
 
 extension RawNode {
   @inline(__always)
-  func trace(_ event: @autoclosure () -> TraceEvent) {
-    if let tracer { emit(event(), to: tracer) }
+  func trace(_ event: TraceEvent) {
+    if tracer != nil { emit(event) }
   }
 
   @inline(never)
-  private func emit(_ event: TraceEvent, to tracer: any RaftTracer) {
-    tracer.trace(event, id: id, role: role, hardState: hardState, lastIndex: log.lastIndex)
+  private func emit(_ event: TraceEvent) {
+    tracer?.trace(event, id: id, role: role, hardState: hardState, lastIndex: log.lastIndex)
   }
 }

@@ -18,14 +18,18 @@ extension RawNode {
       readStates.append(ReadState(index: message.index, context: message.context))
     case .transferLeader: forwardTransfer(message)
     case .forgetLeader: handleForgetLeader()
-    case .timeoutNow:
-      logger.write(.info) {
-        "\(id.hex) [term \(term)] received MsgTimeoutNow from \(message.from.hex) and starts an election to get leadership."
-      }
-      // Without asking first whether it could be won: the leader knows that it can.
-      handleHup(.transfer)
+    case .timeoutNow: handleTimeoutNow(from: message.from)
     default: break
     }
+  }
+
+  @inline(never)
+  private mutating func handleTimeoutNow(from sender: NodeID) {
+    logger.write(.info) {
+      "\(id.hex) [term \(term)] received MsgTimeoutNow from \(sender.hex) and starts an election to get leadership."
+    }
+    // Without asking first whether it could be won: the leader knows that it can.
+    handleHup(.transfer)
   }
 
   mutating func stepCandidate(_ message: Message) throws(RaftError) {
@@ -67,11 +71,9 @@ extension RawNode {
   // MARK: Log
 
   private mutating func handleAppend(_ message: Message) throws(RaftError) {
-    var answer = Message(type: .appendResponse, to: message.from, from: id, term: term)
     if message.index < log.committed {
       // An old message. What is committed is the same in both logs.
-      answer.index = log.committed
-      return sendAfterAppend(answer)
+      return sendAcknowledgement(to: message.from, index: log.committed)
     }
     guard log.matches(EntryID(term: message.logTerm, index: message.index)) || takesUnmatched(message) else {
       return rejectAppend(message)
@@ -80,18 +82,20 @@ extension RawNode {
     if !message.entries.isEmpty { try takeEntries(message.entries) }
     // Not beyond what this message says is the same: entries behind may be left over from an older leader.
     log.commit(to: min(message.commit, lastNew))
-    answer.index = lastNew
-    if hasPlantedBugs && plantedBugs.contains(.acknowledgeOwnLastIndex) { answer.index = log.lastIndex }
-    sendAfterAppend(answer)
+    let acknowledgesAll = hasPlantedBugs && plantedBugs.contains(.acknowledgeOwnLastIndex)
+    sendAcknowledgement(to: message.from, index: acknowledgesAll ? log.lastIndex : lastNew)
   }
 
   @inline(__always)
   private mutating func takeEntries(_ entries: borrowing EntryBatch) throws(RaftError) {
     guard let conflict = firstToReplace(entries) else { return }
-    guard conflict > log.committed else {
-      throw .malformedMessage("entry \(conflict) conflict with committed entry [committed(\(log.committed))]")
-    }
+    guard conflict > log.committed else { throw conflictWithCommitted(conflict) }
     log.replaceSuffix(with: entries, from: conflict)
+  }
+
+  @inline(never)
+  private func conflictWithCommitted(_ index: LogIndex) -> RaftError {
+    .malformedMessage("entry \(index) conflict with committed entry [committed(\(log.committed))]")
   }
 
   private func firstToReplace(_ entries: borrowing EntryBatch) -> LogIndex? {
@@ -123,6 +127,7 @@ extension RawNode {
     send(answer)
   }
 
+  @inline(never)
   private mutating func handleHeartbeat(_ message: Message) throws(RaftError) {
     var commit = message.commit
     if hasPlantedBugs && plantedBugs.contains(.heartbeatCommitBeyondMatch) { commit = min(commit, log.lastIndex) }
@@ -139,6 +144,7 @@ extension RawNode {
 
   // MARK: Snapshots
 
+  @inline(never)
   private mutating func handleSnapshot(_ message: Message) throws(RaftError) {
     let snapshot = message.snapshot ?? Snapshot()
     let metadata = snapshot.metadata
@@ -215,6 +221,7 @@ extension RawNode {
     }
   }
 
+  @inline(never)
   private mutating func forwardRead(_ message: Message) {
     guard leader != .none else {
       return logger.write(.info) { "\(id.hex) no leader at term \(term); dropping index reading msg" }
@@ -224,6 +231,7 @@ extension RawNode {
     send(forwarded)
   }
 
+  @inline(never)
   private mutating func forwardTransfer(_ message: Message) {
     guard leader != .none else {
       return logger.write(.info) { "\(id.hex) no leader at term \(term); dropping leader transfer msg" }
@@ -234,6 +242,7 @@ extension RawNode {
     send(forwarded)
   }
 
+  @inline(never)
   private mutating func handleForgetLeader() {
     if configuration.readMode == .leaseBased {
       return logger.write(.error) { "ignoring MsgForgetLeader due to ReadOnlyLeaseBased" }

@@ -4,31 +4,33 @@ extension RawNode {
   mutating func stepLeader(_ message: Message) throws(RaftError) {
     switch message.type {
     case .appendResponse:
-      guard let slot = memberSlot(message) else { return }
+      guard let slot = memberSlot(message.from) else { return }
       if message.reject {
         handleAppendRejection(message, slot: slot)
       } else {
         try acknowledge(slot: slot, from: message.from, index: message.index)
       }
     case .heartbeatResponse:
-      if let slot = memberSlot(message) { handleHeartbeatResponse(message, slot: slot) }
+      if let slot = memberSlot(message.from) { handleHeartbeatResponse(message, slot: slot) }
     case .propose: try proposeOwn(message.entries)
     case .readIndex: handleReadIndex(context: message.context, from: message.from)
     case .beat: broadcastHeartbeat()
     case .checkQuorum: checkQuorum()
     case .snapshotStatus:
-      if let slot = memberSlot(message) { handleSnapshotStatus(message, slot: slot) }
+      if let slot = memberSlot(message.from) { handleSnapshotStatus(message, slot: slot) }
     case .unreachable:
-      if let slot = memberSlot(message) { handleUnreachable(message, slot: slot) }
+      if let slot = memberSlot(message.from) { handleUnreachable(message, slot: slot) }
     case .transferLeader:
-      if let slot = memberSlot(message) { handleTransfer(to: message.from, slot: slot) }
+      if let slot = memberSlot(message.from) { handleTransfer(to: message.from, slot: slot) }
     default: break
     }
   }
 
-  private func memberSlot(_ message: Message) -> Int? {
-    let from = message.from
-    if let slot = tracker.slot(of: from) { return slot }
+  @inline(__always)
+  private func memberSlot(_ from: NodeID) -> Int? { tracker.slot(of: from) ?? strangerSlot(from) }
+
+  @inline(never)
+  private func strangerSlot(_ from: NodeID) -> Int? {
     logger.write(.debug) { "\(id.hex) no progress available for \(from.hex)" }
     return nil
   }
@@ -63,6 +65,7 @@ extension RawNode {
 
   // MARK: Quorum
 
+  @inline(never)
   private mutating func checkQuorum() {
     if !tracker.isQuorumActive {
       logger.write(.warning) { "\(id.hex) stepped down to follower since quorum is not active" }
@@ -75,6 +78,7 @@ extension RawNode {
 
   // MARK: Responses to appends
 
+  @inline(never)
   private mutating func handleAppendRejection(_ message: Message, slot: Int) {
     tracker.progress[slot].isRecentlyActive = true
     logger.write(.debug) {
@@ -95,10 +99,7 @@ extension RawNode {
 
   /// A member holds the log up to `index`.
   mutating func acknowledge(slot: Int, from member: NodeID, index: LogIndex) throws(RaftError) {
-    guard index <= log.lastIndex else {
-      throw .malformedMessage(
-        "MsgAppResp from \(member.hex) acknowledges index \(index) beyond the last, \(log.lastIndex)")
-    }
+    guard index <= log.lastIndex else { throw impossibleAcknowledgement(of: index, from: member) }
     tracker.progress[slot].isRecentlyActive = true
     let isNews = tracker.progress[slot].maybeUpdate(to: index)
     // Also what is known already moves a probed member on: it may have been told unreachable, and have nothing to catch up.
@@ -118,10 +119,18 @@ extension RawNode {
     guard !isOwn else { return }
     // The window may have room again for more than one message.
     while sendAppend(slot: slot, evenIfEmpty: false) {}
-    if member == leadTransferee, tracker.progress[slot].match == log.lastIndex {
-      logger.write(.info) { "\(id.hex) sent MsgTimeoutNow to \(member.hex) after received MsgAppResp" }
-      sendTimeoutNow(to: member)
-    }
+    if member == leadTransferee, tracker.progress[slot].match == log.lastIndex { completeTransfer(to: member) }
+  }
+
+  @inline(never)
+  private mutating func completeTransfer(to member: NodeID) {
+    logger.write(.info) { "\(id.hex) sent MsgTimeoutNow to \(member.hex) after received MsgAppResp" }
+    sendTimeoutNow(to: member)
+  }
+
+  @inline(never)
+  private func impossibleAcknowledgement(of index: LogIndex, from member: NodeID) -> RaftError {
+    .malformedMessage("MsgAppResp from \(member.hex) acknowledges index \(index) beyond the last, \(log.lastIndex)")
   }
 
   @inline(never)
@@ -149,6 +158,7 @@ extension RawNode {
     handleRoundAnswer(slot: slot, round: message.context)
   }
 
+  @inline(never)
   private mutating func handleSnapshotStatus(_ message: Message, slot: Int) {
     guard tracker.progress[slot].state == .snapshot else { return }
     // After a failure the probe must not start behind a snapshot that never arrived.
@@ -162,6 +172,7 @@ extension RawNode {
     tracker.progress[slot].isAppendFlowPaused = true
   }
 
+  @inline(never)
   private mutating func handleUnreachable(_ message: Message, slot: Int) {
     // Of many messages under way some are probably lost: find out where.
     if tracker.progress[slot].state == .replicate { tracker.progress[slot].becomeProbe() }
@@ -172,6 +183,7 @@ extension RawNode {
 
   // MARK: Transfer of leadership
 
+  @inline(never)
   private mutating func handleTransfer(to target: NodeID, slot: Int) {
     if tracker.progress[slot].isLearner {
       return logger.write(.debug) { "\(id.hex) is learner. Ignored transferring leadership" }

@@ -168,7 +168,7 @@ extension RawNode {
   /// next leader is elected by a quorum of this one or of the one after.
   private mutating func recountRounds() {
     lease.startNanoseconds = nil
-    let round = tracker.quorumValue { $0.confirmedReadPosition }
+    let round = tracker.confirmedRound
     if round <= reads.lastRound { extendLease(round: round) }
     advanceConfirmedRound()
   }

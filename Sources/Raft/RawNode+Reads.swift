@@ -157,7 +157,7 @@ extension RawNode {
 
   /// Counts which round a quorum has answered, and lets the reads go that waited for it.
   mutating func advanceConfirmedRound() {
-    let round = tracker.quorumValue { $0.confirmedReadPosition }
+    let round = tracker.confirmedRound
     guard round > reads.confirmedRound, round <= reads.lastRound else { return }
     reads.confirmedRound = round
     extendLease(round: round)

@@ -7,7 +7,9 @@ extension RawNode {
 
   /// Whether `ready(into:)` has something to say.
   public var hasReady: Bool {
-    if !outbox.isEmpty || !afterAppend.isEmpty || !ownSteps.isEmpty || !readStates.isEmpty || !refusedReads.isEmpty || reads.isRoundDue {
+    if !outbox.isEmpty || !afterAppend.isEmpty || !ownSteps.isEmpty || !readStates.isEmpty || !refusedReads.isEmpty
+      || reads.isRoundDue
+    {
       return true
     }
     if log.hasNextUnstableEntries || log.hasNextCommittedEntries(allowUnstable: appliesUnstableEntries) { return true }

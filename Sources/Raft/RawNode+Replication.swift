@@ -29,8 +29,7 @@ extension RawNode {
   ///
   /// Acknowledgements and votes say that an entry or a vote will survive a restart, rejections included: one may rest on a
   /// term that is not stored yet. Answers to this node itself are kept apart, since they never leave it.
-  @inline(__always)
-  mutating func sendAfterAppend(_ message: consuming Message) {
+  mutating func sendAfterAppend(_ message: Message) {
     trace(.send(message.type, to: message.to))
     if message.to == id {
       ownSteps.append(
@@ -42,7 +41,21 @@ extension RawNode {
     }
   }
 
+  /// Tells the leader that this node holds the log up to `index`, once it does.
+  @inline(__always)
+  mutating func sendAcknowledgement(to leader: NodeID, index: LogIndex) {
+    if hasPlantedBugs { return sendAcknowledgementSlowly(to: leader, index: index) }
+    trace(.send(.appendResponse, to: leader))
+    afterAppend.append(Message(acknowledging: index, to: leader, from: id, term: term))
+  }
+
   @inline(never)
+  private mutating func sendAcknowledgementSlowly(to leader: NodeID, index: LogIndex) {
+    var answer = Message(type: .appendResponse, to: leader, from: id, term: term)
+    answer.index = index
+    sendAfterAppend(answer)
+  }
+
   private func sendsBeforeStored(_ type: MessageType) -> Bool {
     type == .appendResponse
       ? plantedBugs.contains(.appendAckBeforeStored) : plantedBugs.contains(.voteBeforeStored)
@@ -52,35 +65,45 @@ extension RawNode {
   /// - Returns: whether a message went out.
   @discardableResult
   mutating func sendAppend(slot: Int, evenIfEmpty: Bool = true) -> Bool {
-    let progress = tracker.progress[slot]
-    if progress.isPaused { return false }
-    let next = progress.next
+    if tracker.progress[slot].isPaused { return false }
+    let next = tracker.progress[slot].next
     let last = log.lastIndex
     // The previous term is looked up even for an empty message: without it (compacted away) a member would take a message
     // that says nothing about where the logs agree, and commit what it does not have.
-    guard let previousTerm = log.term(at: next - 1) ?? termOfCompactedPrevious() else { return sendSnapshot(slot: slot) }
+    guard let previousTerm = log.term(at: next - 1) ?? termOfCompactedPrevious() else {
+      return sendSnapshot(slot: slot)
+    }
     if next > last, !evenIfEmpty { return false }
     // A full window lets an empty message through: if all that is under way was lost, only its answer can tell.
-    let isThrottled = progress.state == .replicate && progress.inflights.isFull
+    let isThrottled = tracker.progress[slot].state == .replicate && tracker.progress[slot].inflights.isFull
     if isThrottled, !evenIfEmpty { return false }
-    var message = Message(type: .append, to: progress.id, from: id, term: term)
-    message.index = next - 1
-    message.logTerm = previousTerm
-    message.commit = log.committed
-    var count = 0
-    var bytes = 0
-    if next <= last, !isThrottled {
-      guard next >= log.firstIndex else { return sendSnapshot(slot: slot) }
-      message.entries = log.buffer.batch(
-        from: next, through: last, maximumBytes: configuration.maximumMessageBytes)
-      count = message.entries.count
-      bytes = message.entries.payloadBytes
+    trace(.send(.append, to: tracker.progress[slot].id))
+    let to = tracker.progress[slot].id
+    if next > last || isThrottled {
+      outbox.append(
+        Message(
+          appending: EntryBatch(), behind: next - 1, logTerm: previousTerm, commit: log.committed, to: to, from: id,
+          term: term))
+      tracker.progress[slot].sentEntries(count: 0, bytes: 0, ring: &tracker.rings[slot])
+    } else {
+      sendEntries(to: to, slot: slot, EntryID(term: previousTerm, index: next - 1))
     }
-    trace(.send(.append, to: message.to))
-    outbox.append(message)
-    tracker.progress[slot].sentEntries(count: count, bytes: bytes, ring: &tracker.rings[slot])
     tracker.progress[slot].sentCommit = log.committed
     return true
+  }
+
+  @inline(__always)
+  private mutating func sendEntries(to: NodeID, slot: Int, _ previous: EntryID) {
+    let entries = log.batch(
+      from: previous.index + 1, through: log.lastIndex, maximumBytes: configuration.maximumMessageBytes)
+    let count = entries.count
+    let bytes = entries.payloadBytes
+    outbox.append(
+      Message(
+        appending: consume entries, behind: previous.index, logTerm: previous.term, commit: log.committed, to: to,
+        from: id,
+        term: term))
+    tracker.progress[slot].sentEntries(count: count, bytes: bytes, ring: &tracker.rings[slot])
   }
 
   /// Nil, so that a snapshot is sent instead.
@@ -88,6 +111,7 @@ extension RawNode {
     hasPlantedBugs && plantedBugs.contains(.appendWithoutPreviousTerm) ? 0 : nil
   }
 
+  @inline(never)
   private mutating func sendSnapshot(slot: Int) -> Bool {
     let to = tracker.progress[slot].id
     guard tracker.progress[slot].isRecentlyActive else {
@@ -211,5 +235,14 @@ extension RawNode {
     hasCommittedInTerm = true
     trace(.commit)
     return true
+  }
+}
+
+extension Message {
+  /// Made in one piece: a variable that is filled bit by bit is copied once more on its way into the outbox.
+  @inline(__always)
+  fileprivate init(acknowledging index: LogIndex, to: NodeID, from: NodeID, term: Term) {
+    self.init(type: .appendResponse, to: to, from: from, term: term)
+    self.index = index
   }
 }

@@ -36,14 +36,22 @@ extension NodeID {
   var isLocalThread: Bool { self >= .applyThread }
 }
 
+extension Message {
+  /// An answer of one of the two local threads. Whoever passes messages in from a network refuses those that claim to be.
+  @inline(__always)
+  fileprivate var isStorageAnswer: Bool {
+    from.isLocalThread && (type == .storageAppendResponse || type == .storageApplyResponse)
+  }
+}
+
 /// Indexes and terms from elsewhere stay below: sums of them must not overflow.
 private let impossibleNumber: UInt64 = 1 << 62
 
 extension RawNode {
   /// Handles a message from another node, or an answer of a local thread.
   /// - Throws: what makes the message wrong. It has then been ignored, except that a higher term was followed.
-  public mutating func step(_ message: Message) throws(RaftError) {
-    if message.type.isLocal, !message.from.isLocalThread { throw .stepLocalMessage }
+  public mutating func step(_ message: borrowing Message) throws(RaftError) {
+    if message.type.isLocal, !message.isStorageAnswer { throw .stepLocalMessage }
     if message.type.isResponse, !message.from.isLocalThread, tracker.slot(of: message.from) == nil {
       throw .stepPeerNotFound
     }
@@ -52,13 +60,31 @@ extension RawNode {
     try stepChecked(message)
   }
 
-  private func validate(_ message: Message) throws(RaftError) {
+  private func validate(_ message: borrowing Message) throws(RaftError) {
     // Reached with every message: what is wrong with one is said elsewhere.
     let numbers = message.term | message.logTerm | message.index | message.commit | message.rejectHint
     guard numbers < impossibleNumber, message.term != 0 || message.type.mayLackTerm else {
       throw impossibleNumbers(message.type, from: message.from, term: message.term)
     }
+    if message.from == id || message.from == .none || message.from.isLocalThread { try validateUnusualSender(message) }
     if message.type == .append, !message.entries.isEmpty { try validateEntries(message) }
+  }
+
+  /// Who can it be that is not another node? With an append that claims to come from this node itself, it would follow
+  /// itself.
+  @inline(never)
+  private func validateUnusualSender(_ message: borrowing Message) throws(RaftError) {
+    let isPossible =
+      switch message.type {
+      // The node's own answers, carried through the storage thread; and what the thread says itself.
+      case .appendResponse, .voteResponse, .preVoteResponse: message.from == id
+      case .storageAppendResponse, .storageApplyResponse: message.from.isLocalThread
+      // Passed on by another node on behalf of this one, or by the application.
+      case .propose, .readIndex, .transferLeader, .forgetLeader: !message.from.isLocalThread
+      default: false
+      }
+    if isPossible { return }
+    throw .malformedMessage("\(message.type.etcdName) from \(message.from.hex), which cannot have sent it")
   }
 
   @inline(never)
@@ -70,7 +96,7 @@ extension RawNode {
 
   /// The entries of an append follow one another and the previous entry, with terms that never fall nor exceed the
   /// leader's.
-  private func validateEntries(_ message: Message) throws(RaftError) {
+  private func validateEntries(_ message: borrowing Message) throws(RaftError) {
     var index = message.index
     var previousTerm = message.logTerm
     var isValid = true
@@ -80,6 +106,7 @@ extension RawNode {
       previousTerm = header.term
     }
     guard isValid, previousTerm <= message.term else {
+      let message = copy message
       throw .malformedMessage(
         "MsgApp from \(message.from.hex) behind \(message.logTerm)/\(message.index): entries that cannot follow there")
     }

@@ -21,6 +21,7 @@ public struct RawNode: ~Copyable {
   }
   var hasPlantedBugs = false
 
+  private let inMemory = InMemory()
   var log: RaftLog
   public internal(set) var tracker = ProgressTracker()
   /// Where this node is in `tracker.progress`; nil if it is not a member.
@@ -141,13 +142,13 @@ public struct RawNode: ~Copyable {
   /// Reads that wait for a round or for the first commit of the term.
   public var pendingReadCount: Int { reads.count }
   /// Memory that the log's segments hold, in bytes.
-  public var logMemoryBytes: Int { log.buffer.memoryBytes }
+  public var logMemoryBytes: Int { log.memoryBytes }
 
   /// The term of the entry at `index`, nil if it is compacted away or beyond the end.
   public func term(at index: LogIndex) -> Term? { log.term(at: index) }
 
   /// Entries of the log, for looking at: those of `lower ... upper` that are held, up to `maximumBytes`.
   public func entries(from lower: LogIndex, through upper: LogIndex, maximumBytes: Int = .max) -> EntryBatch {
-    log.buffer.batch(from: max(lower, firstIndex), through: min(upper, lastIndex), maximumBytes: maximumBytes)
+    log.batch(from: max(lower, firstIndex), through: min(upper, lastIndex), maximumBytes: maximumBytes)
   }
 }

@@ -264,7 +264,8 @@ public enum HTMLReport {
 
   private static func runs(_ summary: BenchSummary) -> String {
     let heads = [
-      "run", "operation", "loop", "operations", "errors", "ops/s", "CPU µs/op", "of that generator", "messages/op",
+      "run", "operation", "loop", "operations", "errors", "ops/s", "CPU µs/op", "on the load workers", "on the nodes",
+      "messages/op",
       "p50", "p90", "p99", "p99.9", "p99.99", "max", "service p99", "late", "steady",
     ]
     let rows = summary.runs.map { run -> [String] in
@@ -276,7 +277,8 @@ public enum HTMLReport {
       return [
         run.name, run.operation, loop, NumberFormat.grouped(Double(run.operations)), String(run.errors),
         NumberFormat.grouped(run.opsPerSecond), NumberFormat.short(run.cpuMicrosecondsPerOp),
-        NumberFormat.short(run.generatorCpuMicrosecondsPerOp), NumberFormat.short(run.messagesPerOp),
+        NumberFormat.short(run.workerCpuMicrosecondsPerOp), NumberFormat.short(run.nodeCpuMicrosecondsPerOp),
+        NumberFormat.short(run.messagesPerOp),
         latency(response.p50), latency(response.p90), latency(response.p99), latency(response.p999),
         latency(response.p9999), latency(response.max), latency(run.serviceNanoseconds.p99), String(run.late),
         run.steady.map { $0 ? "yes" : "no" } ?? "n/a",
@@ -290,12 +292,13 @@ public enum HTMLReport {
     guard !summary.hotPaths.isEmpty else { return "" }
     let rows = summary.hotPaths.map {
       [
-        $0.name, $0.unit, NumberFormat.short($0.nanosecondsPerOp), NumberFormat.short($0.allocationsPerOp),
-        NumberFormat.short($0.bytesPerOp),
+        $0.name, NumberFormat.short($0.nanosecondsPerOp), NumberFormat.short($0.allocationsPerOp),
+        NumberFormat.short($0.bytesPerOp), $0.reference?.name ?? "",
+        $0.reference.map { NumberFormat.short($0.nanosecondsPerOp) } ?? "",
       ]
     }
-    return "<section><h2>Hot paths alone</h2>\n"
-      + HTML.table(["path", "a", "ns", "allocations", "bytes allocated"], rows) + "</section>\n"
+    let heads = ["path", "ns", "allocations", "bytes allocated", "reference", "its ns"]
+    return "<section><h2>Hot paths alone</h2>\n\(HTML.table(heads, rows))</section>\n"
   }
 
   private static func environment(_ summary: BenchSummary) -> String {

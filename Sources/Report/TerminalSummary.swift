@@ -117,11 +117,15 @@ public enum TerminalSummary {
     return line + "; \(NumberFormat.short(generator.nullTargetCpuNanosecondsPerOp)) ns of CPU an operation"
   }
 
+  /// The first path of each suite; all of them are in the JSON.
   private static func hotPaths(_ summary: BenchSummary) -> [String] {
-    summary.hotPaths.prefix(6).enumerated().map { index, path in
-      NumberFormat.left(index == 0 ? "hot paths" : "", 13)
-        + "\(path.name): \(NumberFormat.short(path.nanosecondsPerOp)) ns and "
-        + "\(NumberFormat.short(path.allocationsPerOp)) allocations a \(path.unit)"
+    var suites: Set<String> = []
+    let first = summary.hotPaths.filter { suites.insert($0.suite).inserted }.prefix(6)
+    return first.enumerated().map { index, path in
+      let reference = path.reference.map { " (\($0.name): \(NumberFormat.short($0.nanosecondsPerOp)) ns)" } ?? ""
+      return NumberFormat.left(index == 0 ? "hot paths" : "", 13) + NumberFormat.left(path.name, 28)
+        + "\(NumberFormat.short(path.nanosecondsPerOp)) ns, "
+        + "\(NumberFormat.short(path.allocationsPerOp)) allocations\(reference)"
     }
   }
 

@@ -10,6 +10,30 @@ public enum SyncPolicy: Sendable, Hashable {
   case off
 }
 
+extension SyncPolicy: CustomStringConvertible {
+  /// Reads `always`, `interval:<ms>` or `off`; nil for anything else.
+  public init?(_ text: String) {
+    switch text {
+    case "always": self = .always
+    case "off": self = .off
+    default:
+      guard text.hasPrefix("interval:"), let milliseconds = Int(text.dropFirst(9)),
+        (1...86_400_000).contains(milliseconds)
+      else { return nil }
+      self = .interval(milliseconds: milliseconds)
+    }
+  }
+
+  /// As `init` reads it.
+  public var description: String {
+    switch self {
+    case .always: "always"
+    case .interval(let milliseconds): "interval:\(milliseconds)"
+    case .off: "off"
+    }
+  }
+}
+
 /// Settings of a write-ahead log.
 public struct LogOptions: Sendable, Hashable {
   /// Who the log belongs to (the node's id): a log of another owner is refused.
@@ -24,10 +48,12 @@ public struct LogOptions: Sendable, Hashable {
   /// Whether segments are filled with zeros before use. It makes a commit up to 1.8 times as fast, since fdatasync then
   /// has no metadata to write; tests with small logs can do without.
   public var zeroFill: Bool
+  /// Size of the segments in memory that the recovered entries are handed out in, in bytes (`LogBuffer.Configuration`).
+  public var memorySegmentBytes: Int
 
   public init(
     owner: UInt64 = 0, segmentBytes: Int = 64 << 20, blockBytes: Int = 4096, sync: SyncPolicy = .always,
-    writeMode: WriteMode = .buffered, zeroFill: Bool = true
+    writeMode: WriteMode = .buffered, zeroFill: Bool = true, memorySegmentBytes: Int = 1 << 20
   ) {
     precondition(LogFormat.isBlockSize(blockBytes), "blockBytes is a power of two from 256 to 65536")
     self.owner = owner
@@ -36,6 +62,7 @@ public struct LogOptions: Sendable, Hashable {
     self.sync = sync
     self.writeMode = writeMode
     self.zeroFill = zeroFill
+    self.memorySegmentBytes = memorySegmentBytes
   }
 }
 

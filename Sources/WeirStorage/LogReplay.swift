@@ -23,7 +23,7 @@ final class LogReplay {
   private let owner: UInt64?
   private let observer: ((LogEvent) -> Void)?
 
-  private(set) var log = LogBuffer()
+  private(set) var log: LogBuffer
   private(set) var tail = LogTail()
   private(set) var report = RecoveryReport()
   /// The segments that make up the log, in order.
@@ -59,12 +59,14 @@ final class LogReplay {
   }
 
   init(
-    fileSystem: any FileSystem, directory: String, owner: UInt64?, observer: ((LogEvent) -> Void)? = nil
+    fileSystem: any FileSystem, directory: String, owner: UInt64?, memorySegmentBytes: Int = 1 << 20,
+    observer: ((LogEvent) -> Void)? = nil
   ) {
     self.fileSystem = fileSystem
     self.directory = directory
     self.owner = owner
     self.observer = observer
+    log = LogBuffer(configuration: .init(segmentBytes: memorySegmentBytes))
   }
 
   /// Takes the entries out.
@@ -352,7 +354,8 @@ final class LogReplay {
     var offset = position
     let block = segment.header.blockBytes
     let limit = min(segment.header.capacityBytes, segment.window.fileBytes)
-    while offset < limit {
+    // One batch that says so is enough.
+    while offset < limit, claimed <= endOffset {
       let bytes = unsafe try segment.window.bytes(at: offset, byteCount: block)
       if let (header, _) = unsafe BatchHeader.decode(bytes), header.owner == segment.header.owner,
         header.offset == segment.header.startOffset + UInt64(offset)

@@ -59,7 +59,9 @@ final class LogWriter: @unchecked Sendable {
   static func open(
     fileSystem: any FileSystem, directory: String, options: LogOptions
   ) throws(StorageError) -> (LogWriter, LogReplay) {
-    let replay = LogReplay(fileSystem: fileSystem, directory: directory, owner: options.owner)
+    let replay = LogReplay(
+      fileSystem: fileSystem, directory: directory, owner: options.owner,
+      memorySegmentBytes: options.memorySegmentBytes)
     let held: (any File)?
     do throws(FileError) {
       held = try fileSystem.lock(directory + "/lock")

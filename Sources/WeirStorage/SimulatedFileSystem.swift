@@ -160,18 +160,18 @@ public final class SimulatedFileSystem: FileSystem {
     }
   }
 
-  /// A disk of its own with the same contents, everything durable.
+  /// A disk of its own that is in the same state, with nobody using it. Faults do not come along.
   public func copy(seed: UInt64 = 0) -> SimulatedFileSystem {
     let other = SimulatedFileSystem(seed: seed)
-    let (names, inodes, directories) = state.withLock { ($0.visibleNames, $0.inodes, $0.directories) }
+    let (inodes, visible, durable, pending, directories) = state.withLock {
+      ($0.inodes, $0.visibleNames, $0.durableNames, $0.pendingNames, $0.directories)
+    }
     other.state.withLock { state in
+      state.inodes = inodes
+      state.visibleNames = visible
+      state.durableNames = durable
+      state.pendingNames = pending
       state.directories = directories
-      for (name, number) in names.sorted(by: { $0.key < $1.key }) {
-        let bytes = inodes[number].visible
-        state.inodes.append(Inode(path: name, visible: bytes, durable: bytes))
-        state.visibleNames[name] = state.inodes.count - 1
-        state.durableNames[name] = state.inodes.count - 1
-      }
     }
     return other
   }

@@ -34,6 +34,8 @@ struct Bench: ParsableCommand {
     Processes.self,
     NodeProcess.self,
     Simulate.self,
+    GossipWire.self,
+    WAL.self,
   ]
 
   static func main() {

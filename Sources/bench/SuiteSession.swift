@@ -13,8 +13,8 @@ enum SuiteSession {
     let machine = MachineReader.fingerprint()
     try checkWritable(options)
     let factory = try clusterFactory()
-    let files = try ResultFiles(parent: options.results, started: started, revision: machine.shortRevision)
     let interrupts = Interrupts()
+    let files = try ResultFiles(parent: options.results, started: started, revision: machine.shortRevision)
     let progress = ProgressLine(isSilent: false)
     let outcome: SuiteOutcome
     let headroom: GeneratorHeadroom

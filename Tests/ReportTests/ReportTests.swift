@@ -24,7 +24,8 @@ enum Sample {
       name: name, operation: operation, readMode: mode, loop: open ? "open" : "closed",
       outstanding: open ? 65_536 : 256, workers: 2, nodes: 3, valueBytes: 128, readPercent: percent,
       ratePerSecond: open ? 20_000 : nil, arrival: open ? "poisson" : nil, windowSeconds: 6, operations: 120_000,
-      errors: 0, opsPerSecond: 612_345.6, cpuMicrosecondsPerOp: 1.234, generatorCpuMicrosecondsPerOp: 0.1,
+      errors: 0, opsPerSecond: 612_345.6, cpuMicrosecondsPerOp: 1.234, workerCpuMicrosecondsPerOp: 0.1,
+      nodeCpuMicrosecondsPerOp: 0.9,
       messagesPerOp: 0.0421, peerBytesPerOp: 12, wakeupsPerOp: 0.1, fsyncsPerOp: nil,
       responseNanoseconds: LatencySummary(histogram), serviceNanoseconds: LatencySummary(histogram),
       lagNanoseconds: open ? LatencySummary(histogram) : nil, late: 0, unsent: 0, meanInFlight: 250,
@@ -71,7 +72,9 @@ enum Sample {
       generator: GeneratorSummary(
         nullTargetOpsPerSecond: 21_000_000, nullTargetCpuNanosecondsPerOp: 30, headroom: 11),
       hotPaths: (1...4).map {
-        HotPathSummary(name: "path \($0)", unit: "entry", nanosecondsPerOp: 12.5, allocationsPerOp: 0)
+        HotPathSummary(
+          name: "path \($0)", suite: "suite \($0)", nanosecondsPerOp: 12.5, allocationsPerOp: 0, bytesPerOp: 0,
+          reference: .init(name: "memcpy", nanosecondsPerOp: 7.5))
       })
   }
 

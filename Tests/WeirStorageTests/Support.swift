@@ -66,7 +66,8 @@ extension LogOptions {
     segmentBytes: Int = 16 << 10, blockBytes: Int = 512, sync: SyncPolicy = .always, mode: WriteMode = .buffered
   ) -> LogOptions {
     LogOptions(
-      owner: 7, segmentBytes: segmentBytes, blockBytes: blockBytes, sync: sync, writeMode: mode, zeroFill: false)
+      owner: 7, segmentBytes: segmentBytes, blockBytes: blockBytes, sync: sync, writeMode: mode, zeroFill: false,
+      memorySegmentBytes: 4096)
   }
 }
 

@@ -49,10 +49,10 @@ public enum Envelope {
       let box = try AES.GCM.seal(
         padded, using: keyring.symmetricKeys[0], nonce: AES.GCM.Nonce(data: nonce.bytes),
         authenticating: associated)
+      // The box holds nonce, ciphertext and tag one after the other, which is the envelope's own order.
+      guard let combined = box.combined else { throw WireError.encryptionFailed }
       output.append(version)
-      output.append(contentsOf: nonce.bytes)
-      output.append(contentsOf: box.ciphertext)
-      output.append(contentsOf: box.tag)
+      output.append(contentsOf: combined)
     } catch {
       // It fails only for a nonce or key of a wrong length, and both are checked where they are made.
       throw .encryptionFailed

@@ -75,16 +75,39 @@ extension PacketCodec {
     using generator: inout some RandomNumberGenerator
   ) throws(WireError) {
     try Self.check(messages)
+    try encode(withCRC: withCRC, into: &packet, using: &generator) { packet in
+      if messages.count == 1 {
+        packet.append(contentsOf: messages[0])
+      } else {
+        Self.appendCompound(messages, to: &packet)
+      }
+    }
+  }
+
+  /// Appends a packet around a body that is put together already: one message with its type byte, or a compound.
+  /// Otherwise as `encode(messages:withCRC:into:using:)`. Throws `empty` for no bytes.
+  public mutating func encode(
+    body: Span<UInt8>, withCRC: Bool, into packet: inout [UInt8], using generator: inout some RandomNumberGenerator
+  ) throws(WireError) {
+    guard body.count > 0 else { throw .empty }
+    try encode(withCRC: withCRC, into: &packet, using: &generator) { packet in packet.append(copying: body) }
+  }
+
+  /// The layers, around what `writeBody` appends.
+  private mutating func encode(
+    withCRC: Bool, into packet: inout [UInt8], using generator: inout some RandomNumberGenerator,
+    _ writeBody: (inout [UInt8]) -> Void
+  ) throws(WireError) {
     try appendLabelHeader(configuration.label, to: &packet)
     guard configuration.encryptsOutgoing, let keyring = configuration.keyring else {
-      appendPlain(messages, withCRC: withCRC, to: &packet)
+      appendPlain(withCRC: withCRC, to: &packet, writeBody)
       return
     }
     var plain: [UInt8] = []
     swap(&plain, &self.plain)
     defer { swap(&plain, &self.plain) }
     plain.removeAll(keepingCapacity: true)
-    appendPlain(messages, withCRC: withCRC, to: &plain)
+    appendPlain(withCRC: withCRC, to: &plain, writeBody)
     try Envelope.seal(
       plain, version: configuration.protocolVersion <= 1 ? 0 : 1, keyring: keyring,
       authenticating: configuration.label, nonce: Envelope.Nonce(using: &generator), into: &packet)
@@ -99,7 +122,9 @@ extension PacketCodec {
     }
   }
 
-  private mutating func appendPlain(_ messages: [[UInt8]], withCRC: Bool, to packet: inout [UInt8]) {
+  private mutating func appendPlain(
+    withCRC: Bool, to packet: inout [UInt8], _ writeBody: (inout [UInt8]) -> Void
+  ) {
     let checksumStart = packet.count
     if withCRC {
       packet.append(addingCapacity: Self.checksumOverheadBytes) { output in
@@ -108,11 +133,7 @@ extension PacketCodec {
       }
     }
     let bodyStart = packet.count
-    if messages.count == 1 {
-      packet.append(contentsOf: messages[0])
-    } else {
-      Self.appendCompound(messages, to: &packet)
-    }
+    writeBody(&packet)
     if configuration.isCompressionEnabled { compress(&packet, from: bodyStart) }
     if withCRC {
       let checksum = CRC32.checksum(packet.span.extracting(bodyStart...))

@@ -222,20 +222,23 @@ extension StreamDecoder {
 // MARK: - Messages
 
 extension StreamDecoder {
-  private mutating func readPing() throws(WireError) -> Ping {
-    var cache = ByteStringCache.empty
-    let held = buffer
-    let body = held.span.extracting(consumed...)
-    return try PingView(body).owned(body, &cache)
+  private func readPing() throws(WireError) -> Ping {
+    let body = buffer.span.extracting(consumed...)
+    let view = try PingView(body)
+    // One ping a stream: a cache would cost more than it saves.
+    return Ping(
+      sequenceNumber: view.sequenceNumber, node: NodeName([UInt8](copying: body, view.node)),
+      sourceAddress: view.sourceAddress, sourcePort: view.sourcePort,
+      sourceNode: NodeName([UInt8](copying: body, view.sourceNode)))
   }
 
-  private mutating func readAck() throws(WireError) -> Ack {
+  private func readAck() throws(WireError) -> Ack {
     let held = buffer
     let body = held.span.extracting(consumed...)
     return try AckView(body).owned(body)
   }
 
-  private mutating func readError() throws(WireError) -> ErrorResponse {
+  private func readError() throws(WireError) -> ErrorResponse {
     let held = buffer
     let body = held.span.extracting(consumed...)
     var reader = MessagePackReader()
@@ -317,7 +320,7 @@ extension StreamDecoder {
     if remainingNodes == 0 { phase = .userState(byteCount: userStateByteCount) }
   }
 
-  private mutating func readBytes(_ byteCount: Int) throws(WireError) -> [UInt8] {
+  private func readBytes(_ byteCount: Int) throws(WireError) -> [UInt8] {
     guard buffer.count - consumed >= byteCount else { throw .truncated(neededBytes: byteCount) }
     return [UInt8](copying: buffer.span, consumed..<(consumed + byteCount))
   }

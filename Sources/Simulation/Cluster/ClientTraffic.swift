@@ -26,7 +26,8 @@ extension SimulatedCluster {
     queue.push(at: now + network.clientDelay(), .request, subject: client.node, argument: slot)
     let timeout = UInt64(plan.workload.timeoutNanoseconds)
     queue.push(
-      at: now + (isHealing ? min(timeout, 3 * plan.electionTimeoutNanoseconds) : timeout), .clientTimeout, subject: position, argument: client.attempt)
+      at: now + (isHealing ? min(timeout, 3 * plan.electionTimeoutNanoseconds) : timeout), .clientTimeout,
+      subject: position, argument: client.attempt)
   }
 
   func clientAnswer(_ slot: Int) {
@@ -134,6 +135,7 @@ extension SimulatedCluster {
     guard !ready.readStates.isEmpty || !ready.refusedReads.isEmpty else { return }
     for state in ready.readStates {
       mark(.readConfirmed)
+      if let core = node.core, core.raw.holdsLease(at: clockReading(node)) { mark(.leaseRead) }
       for position in node.pendingReads.indices where node.pendingReads[position].context == state.context {
         node.pendingReads[position].index = options.driverBugs.contains(.readsBeforeApplied) ? 0 : state.index
       }

@@ -41,7 +41,7 @@ final class Core {
     if !hardState.isEmpty { hardState.commit = max(hardState.commit, image.snapshot.metadata.index) }
     raw = try RawNode(
       configuration: configuration, log: log, hardState: hardState, configurationState: node.configuration,
-      applied: image.snapshot.metadata.index, availableSnapshot: image.snapshot.isEmpty ? nil : image.snapshot)
+      applied: node.machine.appliedIndex, availableSnapshot: image.snapshot.isEmpty ? nil : image.snapshot)
     raw.plantedBugs = cluster.options.plantedBugs
     raw.nowNanoseconds = cluster.clockReading(node)
   }
@@ -52,7 +52,7 @@ final class Core {
     configuration.tickNanoseconds = plan.core.tickNanoseconds
     configuration.leaseDriftBoundNanoseconds =
       plan.electionTimeoutNanoseconds * UInt64(plan.core.leaseDriftPerMillion) / 1_000_000
-    configuration.refuseVotesWithinLease = !cluster.options.driverBugs.contains(.votesWithinLease)
+    configuration.refuseVotesWithinLease = true
     configuration.refuseVotesAfterStart = cluster.now > 0 && !cluster.options.driverBugs.contains(.votesAfterRestart)
   }
 

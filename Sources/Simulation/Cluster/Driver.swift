@@ -67,7 +67,10 @@ extension SimulatedCluster {
 
   /// Does everything the core has to say, and looks at it after each step.
   func drain(_ node: SimulatedNode) throws(Violation) {
+    var rounds = 0
     while let core = node.core, node.ready == nil, !node.isPaused {
+      rounds += 1
+      if rounds > 10_000 { throw broken(.liveness, "n\(node.id)'s core has something to say without end") }
       guard core.raw.hasReady else {
         try observe(node)
         return

@@ -20,8 +20,6 @@ public struct DriverBugs: OptionSet, Sendable, Hashable {
   public static let leaseClockStops = DriverBugs(rawValue: 1 << 6)
   /// Voters vote as soon as they have restarted, though they promised a leader not to (TiKV's lease rules).
   public static let votesAfterRestart = DriverBugs(rawValue: 1 << 7)
-  /// Voters vote although they heard from a leader within an election timeout, which its lease rests on.
-  public static let votesWithinLease = DriverBugs(rawValue: 1 << 8)
   /// A damaged log is taken for an empty one, and the node votes (NuRaft #185).
   public static let startsEmptyWhenDamaged = DriverBugs(rawValue: 1 << 9)
   /// Syncs do nothing.

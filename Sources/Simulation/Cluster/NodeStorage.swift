@@ -187,6 +187,7 @@ extension SimulatedCluster {
     batch.forEach { header, payload in
       guard violation == nil, header.index > node.restoredIndex else { return }
       let before = node.machine.appliedIndex
+      if node.machine.holds(payload, header) { mark(.duplicateApplied) }
       let command = node.machine.apply(header, payload, remembersSessions: remembers)
       do throws(Violation) {
         try checker.applied(node.position, index: header.index, digest: node.machine.digest, after: before)
@@ -257,6 +258,11 @@ extension SimulatedCluster {
       data: node.machine.encode())
     write.snapshotChain = node.machine.digest
     node.snapshotIndex = index
+    if options.driverBugs.contains(.compactsBeforeSnapshot) {
+      // The planted mistake: the log is cut first, and a crash comes in between.
+      try compact(node, core, write, through: index)
+      if crashIfArmed(.afterSnapshot, node) { return }
+    }
     try hand(write, node)
     try storeDurably(write, EntryBatch(), node)
     guard node.isUp else { return }
@@ -264,18 +270,26 @@ extension SimulatedCluster {
     if crashIfArmed(.afterSnapshot, node) { return }
     let keep = UInt64(plan.core.trailingEntries)
     let compactIndex = index > keep ? index - keep : 0
-    guard let snapshot = write.snapshot, compactIndex > checker.nodes[node.position].written.anchorIndex else {
-      if let snapshot = write.snapshot { core.compact(through: 0, snapshot: snapshot) }
+    try compact(node, core, write, through: compactIndex)
+  }
+
+  /// Forgets the log up to `index`, which the snapshot of `write` holds.
+  private func compact(
+    _ node: SimulatedNode, _ core: Core, _ write: StableWrite, through index: LogIndex
+  ) throws(Violation) {
+    guard let snapshot = write.snapshot else { return }
+    guard index > checker.nodes[node.position].written.anchorIndex else {
+      core.compact(through: 0, snapshot: snapshot)
       return
     }
-    core.compact(through: compactIndex, snapshot: snapshot)
+    core.compact(through: index, snapshot: snapshot)
     var compaction = StableWrite()
-    compaction.compactIndex = compactIndex
-    compaction.compactTerm = checker.nodes[node.position].written.term(at: compactIndex) ?? 0
+    compaction.compactIndex = index
+    compaction.compactTerm = checker.nodes[node.position].written.term(at: index) ?? 0
     try hand(compaction, node)
     checker.synced(compaction, by: node.position)
     try storeDurably(compaction, EntryBatch(), node)
-    record { "n\(node.id) makes a snapshot at \(index), log begins at \(compactIndex + 1)" }
+    record { "n\(node.id) makes a snapshot at \(snapshot.metadata.index), log begins at \(index + 1)" }
   }
 
   // MARK: Crash and restart
@@ -318,10 +332,16 @@ extension SimulatedCluster {
     record { "n\(node.id) starts again, applied \(node.machine.appliedIndex)" }
   }
 
+  /// The planted mistake: the index was stored with the commit index, the state with the snapshot.
+  private func skipAppliedEntries(_ node: SimulatedNode, _ image: StableImage) {
+    node.machine.skip(to: min(image.hardState.commit, image.lastIndex))
+  }
+
   /// Starts the core from what is durable.
   func start(_ node: SimulatedNode) throws(Violation) {
     let image = checker.nodes[node.position].durable
     node.machine = RegisterMachine(decoding: image.snapshot.data) ?? emptyMachine()
+    if options.driverBugs.contains(.storesAppliedIndexApart) { skipAppliedEntries(node, image) }
     node.configuration = image.snapshot.metadata.configuration
     if options.driverBugs.contains(.dropsOutgoingVoters) { node.configuration.votersOutgoing = [] }
     node.snapshotIndex = image.snapshot.metadata.index

@@ -49,6 +49,7 @@ extension SimulatedCluster {
       node.unsynced.removeAll()
       return true
     }
+    mark(.refusedToStart)
     node.isRetired = true
     return false
   }
@@ -98,6 +99,7 @@ extension SimulatedCluster {
   /// together with a power cut, which takes the log's unsynced mark of it, is the one case that looks like a torn write.
   func damage(_ node: SimulatedNode) {
     guard node.isUp, let store = node.store else { return }
+    mark(.damage)
     crash(node, losesPower: false)
     let what = store.damage(&crashRandom)
     record { "n\(node.id): \(what) flips" }

@@ -41,9 +41,11 @@ public enum Mark: Int, Sendable, CaseIterable {
   case messageLost
   case messageDuplicated
   case encodedMessage
-  case tornWrite
   case diskError
   case leaderRemoved
   case learnerPromoted
+  /// The known hole of changes that take effect when they are applied: see `isBlockedByRemovedVoter`.
   case removedVoterNeeded
+  case damage
+  case refusedToStart
 }

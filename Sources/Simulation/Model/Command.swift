@@ -98,6 +98,15 @@ struct RegisterMachine: Sendable, Hashable {
     return command
   }
 
+  /// Whether the entry holds an operation that was applied before.
+  func holds(_ payload: RawSpan, _ header: EntryHeader) -> Bool {
+    guard header.kind == .normal, let command = Command(decoding: payload) else { return false }
+    return Int(command.client) < sessions.count && sessions[Int(command.client)] >= command.sequence
+  }
+
+  /// Pretends to have applied everything up to `index`.
+  mutating func skip(to index: LogIndex) { appliedIndex = max(appliedIndex, index) }
+
   /// Continues a digest of entries by one entry: also the hash chain by which logs are compared.
   static func chain(_ previous: UInt64, _ header: EntryHeader, _ payload: RawSpan) -> UInt64 {
     var hash = TraceHash()

@@ -16,6 +16,8 @@ public enum Profile: String, Sendable, Hashable, CaseIterable {
   case catchUp
   /// Crashes and restarts at every point.
   case crashes
+  /// Elections while slow disks have writes under way.
+  case slowStorage
 }
 
 /// Swarm testing (Groce et al., ISSTA 2012): every seed has its own choice of which kinds of faults happen at all, and of
@@ -48,7 +50,7 @@ struct Swarm {
     switch profile {
     case .lease, .leaseBeyondBound: plan.initialVoters = random.pick([3, 3, 5])
     case .membership: plan.initialVoters = random.pick([1, 2, 3, 3, 4])
-    case .elections: plan.initialVoters = random.pick([2, 3, 3, 4, 5])
+    case .elections, .slowStorage: plan.initialVoters = random.pick([2, 3, 3, 4, 5])
     default: plan.initialVoters = random.pick([1, 2, 3, 3, 3, 3, 4, 5, 5, 7])
     }
     plan.initialLearners = plan.initialVoters < 6 && random.chance(perMillion: 200_000) ? 1 : 0
@@ -77,6 +79,7 @@ struct Swarm {
       plan.core.preVote = true
       plan.core.checkQuorum = true
     }
+    if profile == .slowStorage { plan.core.asynchronousStorage = true }
     if profile == .catchUp {
       plan.core.snapshotThreshold = random.pick([10, 15])
       plan.core.trailingEntries = random.pick([0, 2, 5])
@@ -100,6 +103,7 @@ struct Swarm {
     plan.disk.maximumSyncNanoseconds = plan.disk.minimumSyncNanoseconds * random.pick([1, 4, 20])
     if random.chance(perMillion: 300_000) { plan.disk.slowPerMillion = random.pick([1_000, 20_000]) }
     plan.disk.slowSyncNanoseconds = random.pick([50_000_000, 300_000_000])
+    if profile == .slowStorage { plan.disk.slowPerMillion = random.pick([100_000, 300_000]) }
     plan.disk.tearsAtCrash = random.chance(perMillion: 700_000)
     plan.disk.segmentBytes = random.pick([8 << 10, 16 << 10, 64 << 10])
     if profile == .disk, random.coin() { plan.disk.errorPerMillion = random.pick([500, 5_000]) }
@@ -145,7 +149,28 @@ struct Swarm {
       let count = kind == .damage ? 1 : random.between(1, kind == .membership && profile == .membership ? 6 : 3)
       for _ in 0..<count { plan.faults.append(draw(kind)) }
     }
+    if profile == .lease || profile == .leaseBeyondBound {
+      for _ in 0..<random.between(0, 2) { drawUsurpation() }
+    }
     plan.faults.sort { $0.beginNanoseconds < $1.beginNanoseconds }
+  }
+
+  /// The leader is cut off, and somebody campaigns while its lease should still hold: at once, or after all the others
+  /// have restarted and may have forgotten what they promised it.
+  private mutating func drawUsurpation() {
+    let timeout = plan.electionTimeoutNanoseconds
+    let begin = timeout + UInt64(random.below(Int(plan.faultPhaseNanoseconds - timeout)))
+    plan.faults.append(Fault(at: begin, for: 2 * timeout, .partition(.isolate(.leader))))
+    var campaign = begin + UInt64(random.below(Int(timeout / 3)))
+    if random.coin() {
+      for node in 0..<plan.nodeCount {
+        plan.faults.append(Fault(at: begin + 1_000_000, for: timeout / 10, .crash(.follower(node), .atOnce)))
+      }
+      campaign = begin + timeout / 8 + UInt64(random.below(Int(timeout / 4)))
+    }
+    for node in 0..<plan.nodeCount {
+      plan.faults.append(Fault(at: campaign + UInt64(node) * timeout / 20, for: 0, .campaign(.follower(node))))
+    }
   }
 
   private enum Kind: CaseIterable {
@@ -163,6 +188,7 @@ struct Swarm {
     case (.lease, .membership), (.leaseBeyondBound, .membership): 10
     case (.membership, .membership): 100
     case (.membership, .crash), (.membership, .isolate), (.membership, .transfer): 60
+    case (.slowStorage, .isolate), (.slowStorage, .campaign), (.slowStorage, .transfer), (.slowStorage, .split): 80
     case (.elections, .crash), (.elections, .isolate), (.elections, .oneWay), (.elections, .campaign): 70
     case (.crashes, .crash), (.disk, .crash): 95
     case (.crashes, .crashAll), (.disk, .crashAll): 50

@@ -68,7 +68,9 @@ struct Torture: ParsableCommand {
     for index in first..<first + UInt64(count) {
       var payload: [UInt8] = []
       for value in [index, term] {
-        for shift in stride(from: 0, to: 64, by: 8) { payload.append(UInt8(truncatingIfNeeded: value >> UInt64(shift))) }
+        for shift in stride(from: 0, to: 64, by: 8) {
+          payload.append(UInt8(truncatingIfNeeded: value >> UInt64(shift)))
+        }
       }
       payload.append(contentsOf: repeatElement(UInt8(truncatingIfNeeded: index), count: extraBytes))
       log.append(term: term, payload: payload.span.bytes)

@@ -104,6 +104,13 @@ struct WirePacketTests {
     var buffer: [UInt8] = [9, 9]
     try codec.encode(messages: [Self.nack], withCRC: true, into: &buffer, using: &generator)
     #expect(buffer == [9, 9] + Self.checksummed(Self.nack))
+    // A body that is a compound already goes as it is.
+    let compound = Self.compound([Self.nack, Self.nack])
+    try codec.encode(body: compound.span, withCRC: false, into: &buffer, using: &generator)
+    #expect(buffer == [9, 9] + Self.checksummed(Self.nack) + compound)
+    #expect(throws: WireError.empty) {
+      try codec.encode(body: [UInt8]().span, withCRC: false, into: &buffer, using: &generator)
+    }
   }
 
   @Test("more messages or longer ones than a compound holds are refused")

@@ -25,12 +25,15 @@ final class StreamFuzzer {
   let plain: WireConfiguration
   let labelled: WireConfiguration
   let encrypted: WireConfiguration
+  var plainEncoder: StreamEncoder
+  var labelledEncoder: StreamEncoder
+  var encryptedEncoder: StreamEncoder
   var generator = CountingGenerator()
 
   init() throws {
     // Small enough that a bomb is met within the inputs that the fuzzer makes, large enough not to be in the way.
     var configuration = WireConfiguration()
-    configuration.limits.decompressedStreamBytes = 1 << 18
+    configuration.limits.decompressedStreamBytes = 1 << 14
     configuration.isCompressionEnabled = false
     plain = configuration
     configuration.label = Array("cacheA".utf8)
@@ -39,20 +42,27 @@ final class StreamFuzzer {
     configuration.keyring = try Keyring(primary: Array(0..<16))
     configuration.verifyIncoming = false
     encrypted = configuration
+    plainEncoder = StreamEncoder(plain)
+    labelledEncoder = StreamEncoder(labelled)
+    encryptedEncoder = StreamEncoder(encrypted)
   }
 
   func run(_ input: Span<UInt8>) {
     guard input.count > 2 else { return }
-    let chunkBytes = 1 + Int(input[1])
     let body = input.extracting(2...)
+    // Not more than 32 chunks: byte by byte, the fuzzer would spend its time on few long inputs.
+    let chunkBytes = max(1 + Int(input[1]), body.count / 32)
     switch input[0] % 4 {
-    case 0, 1: check(body, plain, .acceptor, chunkBytes: chunkBytes)
-    case 2: check(body, labelled, .acceptor, chunkBytes: chunkBytes)
-    default: check(body, encrypted, .dialer, chunkBytes: chunkBytes)
+    case 0, 1: check(body, plain, .acceptor, &plainEncoder, chunkBytes: chunkBytes)
+    case 2: check(body, labelled, .acceptor, &labelledEncoder, chunkBytes: chunkBytes)
+    default: check(body, encrypted, .dialer, &encryptedEncoder, chunkBytes: chunkBytes)
     }
   }
 
-  private func check(_ bytes: Span<UInt8>, _ configuration: WireConfiguration, _ side: StreamSide, chunkBytes: Int) {
+  private func check(
+    _ bytes: Span<UInt8>, _ configuration: WireConfiguration, _ side: StreamSide, _ encoder: inout StreamEncoder,
+    chunkBytes: Int
+  ) {
     let whole = outcome(bytes, configuration, side, chunkBytes: bytes.count)
     let chunked = outcome(bytes, configuration, side, chunkBytes: chunkBytes)
     switch (whole, chunked) {
@@ -61,7 +71,6 @@ final class StreamFuzzer {
     default: precondition(whole == chunked, "the outcome depends on how the bytes are cut")
     }
     guard case .message(let message) = whole else { return }
-    var encoder = StreamEncoder(configuration)
     let sender: StreamSide = side == .acceptor ? .dialer : .acceptor
     guard let stream = try? encoder.encode(message, side: sender, using: &generator) else {
       fatalError("what was decoded could not be encoded")

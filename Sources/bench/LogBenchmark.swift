@@ -1,0 +1,219 @@
+import CWeir
+import Dispatch
+import Foundation
+import Measure
+import Synchronization
+import WeirCore
+import WeirStorage
+
+/// One cell of `bench wal`: a log, or the bare disk, at one number of waiting entries.
+struct LogCell: Codable, Sendable {
+  /// "log", or "bare": a loop that writes and syncs as many bytes as the log's average write had.
+  var subject: String
+  /// "buffered": pwrite, then fdatasync. "direct": O_DIRECT and O_DSYNC.
+  var mode: String
+  /// Entries under way at a time.
+  var waiting: Int
+  var seconds: Double
+  var entries: Int
+  var entriesPerSecond: Double
+  var megabytesPerSecond: Double
+  var syncs: Int
+  var entriesPerSync: Double
+  var bytesPerWrite: Int
+  /// From submitting an entry until it is durable, in nanoseconds; of a write and its sync for "bare".
+  var commit: LatencySummary
+  var cpuMicrosecondsPerEntry: Double
+}
+
+/// Drives a log as a node does: whatever was acknowledged since is replaced by as many new entries, in one batch.
+struct LogBenchmark {
+  var directory: String
+  var valueBytes: Int
+  var seconds: Double
+  var sync: SyncPolicy
+
+  /// Batches and entries that the log's queue reports, for the thread that submits.
+  private final class Acknowledgements: Sendable {
+    private let state = Mutex<(entries: Int, error: StorageError?, histogram: LatencyHistogram)>((0, nil, .init()))
+    private let signal = DispatchSemaphore(value: 0)
+
+    func completion(entries: Int, submitted: UInt64) -> GroupCommitLog.Completion {
+      { result in
+        let latency = cweir_monotonic_nanoseconds() - submitted
+        self.state.withLock { state in
+          state.entries += entries
+          state.histogram.record(latency, count: UInt64(entries))
+          if case .failure(let error) = result { state.error = error }
+        }
+        self.signal.signal()
+      }
+    }
+
+    /// Waits until there is news.
+    func take() throws -> Int {
+      signal.wait()
+      return try state.withLock { state in
+        if let error = state.error { throw error }
+        defer { state.entries = 0 }
+        return state.entries
+      }
+    }
+
+    func histogram() -> LatencyHistogram { state.withLock { $0.histogram } }
+  }
+
+  /// Runs the log.
+  func runLog(mode: WriteMode, waiting: Int) throws -> LogCell {
+    let path = directory + "/log-\(mode.rawValue)-\(waiting)"
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let (log, _) = try GroupCommitLog.open(
+      fileSystem: RealFileSystem(), directory: path, options: LogOptions(sync: sync, writeMode: mode))
+    var buffer = LogBuffer()
+    let payload = [UInt8](repeating: 0x5A, count: valueBytes)
+    let acknowledgements = Acknowledgements()
+    let cpu = cweir_process_cpu_nanoseconds()
+    let begin = cweir_monotonic_nanoseconds()
+    let end = begin + UInt64(seconds * 1e9)
+    // Two groups: one is being made durable while the next one gathers.
+    var outstanding = 0
+    for group in waiting > 1 ? [waiting / 2, waiting - waiting / 2] : [1] {
+      submit(group, to: log, &buffer, payload, acknowledgements)
+      outstanding += group
+    }
+    var acknowledged = 0
+    var compacted = 0
+    while outstanding > 0 {
+      let done = try acknowledgements.take()
+      guard done > 0 else { continue }
+      outstanding -= done
+      acknowledged += done
+      if acknowledged - compacted > 100_000 {
+        compacted = acknowledged
+        buffer.releasePrefix(through: LogIndex(acknowledged))
+        log.compact(through: LogIndex(acknowledged), term: 1)
+      }
+      if cweir_monotonic_nanoseconds() < end {
+        submit(done, to: log, &buffer, payload, acknowledgements)
+        outstanding += done
+      }
+    }
+    let elapsed = Double(cweir_monotonic_nanoseconds() - begin) / 1e9
+    let used = cweir_process_cpu_nanoseconds() - cpu
+    let counters = log.counters
+    try log.closeAndWait()
+    return LogCell(
+      subject: "log", mode: mode.rawValue, waiting: waiting, seconds: elapsed, entries: acknowledged,
+      entriesPerSecond: Double(acknowledged) / elapsed,
+      megabytesPerSecond: Double(counters.bytes) / elapsed / 1e6, syncs: counters.syncs,
+      entriesPerSync: Double(acknowledged) / Double(max(counters.syncs, 1)),
+      bytesPerWrite: counters.bytes / max(counters.writes, 1), commit: LatencySummary(acknowledgements.histogram()),
+      cpuMicrosecondsPerEntry: Double(used) / 1e3 / Double(max(acknowledged, 1)))
+  }
+
+  private func submit(
+    _ count: Int, to log: GroupCommitLog, _ buffer: inout LogBuffer, _ payload: [UInt8],
+    _ acknowledgements: Acknowledgements
+  ) {
+    let now = cweir_monotonic_nanoseconds()
+    let first = buffer.lastIndex + 1
+    for _ in 0..<count { buffer.append(term: 1, payload: payload.span.bytes) }
+    log.submit(
+      buffer.batch(from: first, through: buffer.lastIndex),
+      completion: acknowledgements.completion(entries: count, submitted: now))
+  }
+
+  /// Runs the loop that no log can beat: write, sync, in a file of zeros, with nothing else in between.
+  func runBare(mode: WriteMode, like cell: LogCell) throws -> LogCell {
+    let fileSystem = RealFileSystem()
+    let path = directory + "/bare-\(mode.rawValue)"
+    defer { try? fileSystem.remove(path) }
+    let file = try fileSystem.create(path, mode: mode)
+    let fileBytes = 64 << 20
+    let bytes = AlignedBytes(count: 1 << 20)
+    for offset in stride(from: 0, to: fileBytes, by: 1 << 20) { try bytes.write(1 << 20, to: file, at: offset) }
+    try file.synchronizeData()
+    let size = min(max(cell.bytesPerWrite / 4096, 1) * 4096, 1 << 20)
+    var histogram = LatencyHistogram()
+    var offset = 0
+    var writes = 0
+    let cpu = cweir_process_cpu_nanoseconds()
+    let begin = cweir_monotonic_nanoseconds()
+    let end = begin + UInt64(seconds * 1e9)
+    var now = begin
+    while now < end {
+      if offset + size > fileBytes { offset = 0 }
+      try bytes.write(size, to: file, at: offset)
+      if mode == .buffered, sync == .always { try file.synchronizeData() }
+      offset += size
+      writes += 1
+      let later = cweir_monotonic_nanoseconds()
+      histogram.record(later - now)
+      now = later
+    }
+    let elapsed = Double(now - begin) / 1e9
+    let used = cweir_process_cpu_nanoseconds() - cpu
+    let entriesPerWrite = max(cell.entriesPerSync, 1)
+    let entries = Double(writes) * entriesPerWrite * Double(size) / Double(max(cell.bytesPerWrite, 1))
+    return LogCell(
+      subject: "bare", mode: mode.rawValue, waiting: cell.waiting, seconds: elapsed, entries: Int(entries),
+      entriesPerSecond: entries / elapsed, megabytesPerSecond: Double(writes) * Double(size) / elapsed / 1e6,
+      syncs: sync == .always ? writes : 0, entriesPerSync: entriesPerWrite, bytesPerWrite: size,
+      commit: LatencySummary(histogram), cpuMicrosecondsPerEntry: Double(used) / 1e3 / max(entries, 1))
+  }
+
+  /// How fast a log of many entries is opened, in entries and bytes per second.
+  func runRecovery(entries: Int) throws -> LogRecovery {
+    let path = directory + "/recovery"
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let options = LogOptions(sync: .off, zeroFill: false)
+    let payload = [UInt8](repeating: 0x5A, count: valueBytes)
+    do {
+      let (log, _) = try WriteAheadLog.open(fileSystem: RealFileSystem(), directory: path, options: options)
+      var buffer = LogBuffer()
+      while Int(buffer.lastIndex) < entries {
+        let first = buffer.lastIndex + 1
+        for _ in 0..<min(1000, entries - Int(buffer.lastIndex)) { buffer.append(term: 1, payload: payload.span.bytes) }
+        log.append(buffer.batch(from: first, through: buffer.lastIndex))
+        try log.commitBatch()
+        buffer.releasePrefix(through: buffer.lastIndex)
+      }
+      try log.close()
+    }
+    let cpu = cweir_process_cpu_nanoseconds()
+    let begin = cweir_monotonic_nanoseconds()
+    let (_, recovered) = try WriteAheadLog.open(fileSystem: RealFileSystem(), directory: path, options: options)
+    let elapsed = Double(cweir_monotonic_nanoseconds() - begin) / 1e9
+    let used = Double(cweir_process_cpu_nanoseconds() - cpu) / 1e9
+    return LogRecovery(
+      entries: recovered.report.entries, bytes: recovered.report.bytes, seconds: elapsed, cpuSeconds: used,
+      entriesPerSecond: Double(recovered.report.entries) / elapsed,
+      megabytesPerSecond: Double(recovered.report.bytes) / elapsed / 1e6)
+  }
+}
+
+/// How long opening a log took, with its bytes in the cache.
+struct LogRecovery: Codable, Sendable {
+  var entries: Int
+  var bytes: Int
+  var seconds: Double
+  var cpuSeconds: Double
+  var entriesPerSecond: Double
+  var megabytesPerSecond: Double
+}
+
+/// Page-aligned bytes to write, as direct writes need them.
+private final class AlignedBytes {
+  private let memory: UnsafeMutableRawBufferPointer
+
+  init(count: Int) {
+    memory = .allocate(byteCount: count, alignment: 4096)
+    memory.initializeMemory(as: UInt8.self, repeating: 0x5A)
+  }
+
+  deinit { memory.deallocate() }
+
+  func write(_ count: Int, to file: any File, at offset: Int) throws {
+    try file.write(RawSpan(_unsafeBytes: UnsafeRawBufferPointer(rebasing: memory[..<count])), at: offset)
+  }
+}

@@ -1,0 +1,207 @@
+import Testing
+import WeirCore
+
+@testable import WeirStorage
+
+@Suite("Snapshots")
+struct SnapshotTests {
+  private static let configuration = ConfigurationState(
+    voters: [1, 2, 3], votersOutgoing: [2, 3, 4], learners: [5], learnersNext: [4], autoLeave: true)
+
+  private static func metadata(_ index: LogIndex, _ term: Term = 2) -> SnapshotMetadata {
+    SnapshotMetadata(index: index, term: term, configuration: configuration)
+  }
+
+  private static func part(_ number: Int, _ byteCount: Int) -> [UInt8] {
+    (0..<byteCount).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ number) }
+  }
+
+  private func write(
+    _ store: SnapshotStore, _ metadata: SnapshotMetadata, parts: [[UInt8]]
+  ) throws -> SnapshotStore.Stored {
+    let writer = try store.create(metadata)
+    for part in parts { try writer.append(part.span.bytes) }
+    return try writer.finish()
+  }
+
+  private func read(_ store: SnapshotStore, _ stored: SnapshotStore.Stored) throws -> [[UInt8]] {
+    var parts: [[UInt8]] = []
+    try store.reader(stored).forEachChunk { part in parts.append(part.withUnsafeBytes { Array($0) }) }
+    return parts
+  }
+
+  @Test(
+    "what was written is read, with its configuration, after a power cut",
+    arguments: [[], [10], [1, 1 << 20, 3], [700, 5_000]])
+  func roundTrip(sizes: [Int]) throws {
+    let disk = SimulatedFileSystem()
+    let parts = sizes.enumerated().map { Self.part($0.offset, $0.element) }
+    let store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots")
+    let stored = try write(store, Self.metadata(100), parts: parts)
+    disk.crash(survivalPerMille: 0)
+    let again = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots")
+    let newest = try #require(try again.newest())
+    #expect(newest == stored)
+    #expect(newest.metadata.configuration == Self.configuration)
+    #expect(try read(again, newest) == parts)
+  }
+
+  @Test("the newest ones are kept; one that was not finished leaves nothing")
+  func retention() throws {
+    let disk = SimulatedFileSystem()
+    let store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots", retained: 3)
+    for index in 1...6 as ClosedRange<UInt64> { _ = try write(store, Self.metadata(index * 10), parts: [[1]]) }
+    #expect(try store.list().map(\.metadata.index) == [60, 50, 40])
+    let unfinished = try store.create(Self.metadata(70))
+    try unfinished.append([1, 2, 3].span.bytes)
+    disk.kill()
+    let again = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots", retained: 3)
+    #expect(try again.list().map(\.metadata.index) == [60, 50, 40])
+    #expect(try disk.list("/snapshots").count == 3)
+  }
+
+  @Test("a damaged snapshot is passed over for the one before; every bit counts")
+  func damage() throws {
+    let disk = SimulatedFileSystem()
+    let store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots", retained: 3)
+    let older = try write(store, Self.metadata(10), parts: [[9]])
+    let newer = try write(store, Self.metadata(20), parts: [Self.part(1, 100), Self.part(2, 60)])
+    #expect(try store.newest() == newer)
+    for byte in 0..<newer.fileBytes {
+      for bit in 0..<8 {
+        disk.flipBit(bit, ofByte: byte, in: newer.path)
+        do {
+          try #require(try store.newest() == older, "byte \(byte)")
+        } catch let error as StorageError {
+          guard case .unknownVersion = error else { throw error }
+        }
+        disk.flipBit(bit, ofByte: byte, in: newer.path)
+      }
+    }
+    let bytes = try #require(disk.contents(of: newer.path))
+    for length in 0..<bytes.count {
+      disk.setContents(of: newer.path, to: Array(bytes[..<length]))
+      try #require(try store.newest() == older, "length \(length)")
+    }
+    disk.setContents(of: newer.path, to: bytes + [0])
+    #expect(try store.newest() == older)
+  }
+
+  @Test("chunks left out, swapped or doubled are noticed")
+  func chunkOrder() throws {
+    let disk = SimulatedFileSystem()
+    let store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots")
+    let stored = try write(store, Self.metadata(20), parts: (0..<4).map { Self.part($0, 50) })
+    let bytes = try #require(disk.contents(of: stored.path))
+    let end = bytes.count - 24
+    let chunks = (0..<4).map { Array(bytes[(end - (4 - $0) * 58)..<(end - (3 - $0) * 58)]) }
+    let header = Array(bytes[..<(end - 4 * 58)])
+    for order in [[0, 1, 2], [0, 1, 1, 2, 3], [0, 2, 1, 3], [1, 2, 3], [0, 1, 2, 3, 3]] {
+      disk.setContents(
+        of: stored.path, to: header + order.flatMap { chunks[$0] } + Array(bytes[end...]))
+      #expect(throws: StorageError.self, "\(order)") { try store.verify(stored) }
+    }
+  }
+
+  @Test("sent in chunks: doubled, out of order, resumed after a broken connection and after a restart")
+  func transfer() throws {
+    let source = SimulatedFileSystem()
+    let sender = try SnapshotStore.open(fileSystem: source, directory: "/snapshots")
+    let stored = try write(sender, Self.metadata(500), parts: (0..<20).map { Self.part($0, 1000) })
+    let reader = try sender.reader(stored)
+    let disk = SimulatedFileSystem(seed: 9)
+    var store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots")
+    var receiver = try store.receive(stored.metadata, fileBytes: stored.fileBytes)
+    var generator = SplitMix64(seed: 3)
+    var rounds = 0
+    while !receiver.isComplete {
+      rounds += 1
+      let back = min(receiver.receivedBytes, generator.below(500))
+      let chunk = try reader.fileChunk(at: receiver.receivedBytes - back, maximumBytes: 900)
+      let before = receiver.receivedBytes
+      let after = try receiver.receive(chunk.span.bytes, at: before - back)
+      #expect(after == max(before, before - back + chunk.count))
+      // A gap is not taken.
+      #expect(try receiver.receive([1, 2].span.bytes, at: after + 1) == after)
+      if rounds % 5 == 0 { receiver = try store.receive(stored.metadata, fileBytes: stored.fileBytes) }
+      if rounds % 7 == 0 {
+        disk.kill()
+        store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots")
+        receiver = try store.receive(stored.metadata, fileBytes: stored.fileBytes)
+        #expect(receiver.receivedBytes == after)
+      }
+    }
+    #expect(try store.newest() == nil)
+    let received = try receiver.finish()
+    disk.crash(survivalPerMille: 0)
+    store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots")
+    #expect(try store.newest() == received)
+    #expect(try read(store, received) == read(sender, stored))
+    #expect(disk.contents(of: received.path) == source.contents(of: stored.path))
+  }
+
+  @Test("a file that arrived damaged, or is another one, is not taken, and can be sent anew")
+  func damagedTransfer() throws {
+    let source = SimulatedFileSystem()
+    let sender = try SnapshotStore.open(fileSystem: source, directory: "/snapshots")
+    let stored = try write(sender, Self.metadata(500), parts: [Self.part(1, 3000)])
+    let bytes = try sender.reader(stored).fileChunk(at: 0, maximumBytes: .max)
+    let store = try SnapshotStore.open(fileSystem: SimulatedFileSystem(), directory: "/snapshots")
+    for attempt in 0..<3 {
+      let announced = attempt == 1 ? Self.metadata(501) : stored.metadata
+      let receiver = try store.receive(announced, fileBytes: stored.fileBytes)
+      #expect(receiver.receivedBytes == 0)
+      var sent = bytes
+      if attempt == 0 { sent[2000] ^= 1 }
+      try receiver.receive(sent.span.bytes, at: 0)
+      if attempt == 2 {
+        #expect(try receiver.finish().metadata == stored.metadata)
+      } else {
+        #expect(throws: StorageError.self) { try receiver.finish() }
+        #expect(try store.newest() == nil)
+      }
+    }
+  }
+
+  @Test("an error at each file operation, and a crash after it: the older or the newer snapshot is there, whole")
+  func errorEverywhere() throws {
+    func work(_ disk: SimulatedFileSystem) throws {
+      let store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots", retained: 1)
+      _ = try write(store, Self.metadata(20), parts: [Self.part(2, 900)])
+      let receiver = try store.receive(Self.metadata(30), fileBytes: Self.golden.count)
+      try receiver.receive(Self.golden.span.bytes, at: 0)
+      _ = try receiver.finish()
+    }
+    let base = SimulatedFileSystem()
+    let first = try SnapshotStore.open(fileSystem: base, directory: "/snapshots", retained: 1)
+    _ = try write(first, Self.metadata(10), parts: [Self.part(1, 900)])
+    let clean = base.copy()
+    try work(clean)
+    let operations = clean.operationCount
+    for number in 0..<operations {
+      let disk = base.copy(seed: UInt64(number))
+      disk.faults.failures = [number: 5]
+      #expect(throws: StorageError.self, "operation \(number)") { try work(disk) }
+      disk.faults = .init()
+      disk.crash()
+      let store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots", retained: 1)
+      let newest = try #require(try store.newest(), "operation \(number)")
+      #expect([10, 20, 30].contains(newest.metadata.index))
+      _ = try read(store, newest)
+    }
+  }
+
+  /// The bytes of a snapshot as a leader would send them.
+  private static let golden: [UInt8] = {
+    let disk = SimulatedFileSystem()
+    do {
+      let store = try SnapshotStore.open(fileSystem: disk, directory: "/s")
+      let writer = try store.create(metadata(30))
+      try writer.append(part(3, 900).span.bytes)
+      return disk.contents(of: try writer.finish().path) ?? []
+    } catch {
+      Issue.record("\(error)")
+      return []
+    }
+  }()
+}
