@@ -65,6 +65,8 @@ final class EmbeddedTarget: Target {
 /// Starts embedded clusters.
 struct EmbeddedTargetFactory: TargetFactory {
   var eventLoop = EventLoopConfiguration()
+  /// Where the stages of sampled writes go.
+  var stageBoard: StageBoard?
 
   func startCluster(_ configuration: ClusterConfiguration) throws -> any Target {
     var directory = configuration.directory
@@ -77,6 +79,7 @@ struct EmbeddedTargetFactory: TargetFactory {
     log.logLevel = .error
     let cluster = try EmbeddedCluster(nodeCount: configuration.nodes, seed: configuration.seed, log: log) { node in
       node.eventLoop = eventLoop
+      node.stageBoard = stageBoard
       node.tickNanoseconds = UInt64(configuration.tickMilliseconds) * 1_000_000
       node.electionTicks = configuration.electionTicks
       node.heartbeatTicks = configuration.heartbeatTicks

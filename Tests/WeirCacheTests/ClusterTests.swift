@@ -47,15 +47,13 @@ import WeirTransport
   @Test func everythingUnderWayIsAnsweredWhenANodeStops() throws {
     try withCluster { _, leader in
       let client = try TestClient(leader, capacity: 20_000)
+      var taken = 0
       for start in stride(from: UInt32(0), to: 20_000, by: 500) {
-        guard client.submit((start..<start + 500).map { ($0, setCommand("k\($0 % 50)", "v")) }) else { break }
+        if client.submit((start..<start + 500).map { ($0, setCommand("k\($0 % 50)", "v")) }) { taken += 500 }
       }
       leader.stop()
-      let end = deadline(inSeconds: 60)
-      while client.outcomes.count < 20_000, client.lane.hasCompletions || !client.wait(for: 20_000, seconds: 0.01) {
-        if deadline(inSeconds: 0) > end { break }
-      }
-      #expect(client.outcomes.count == 20_000)
+      #expect(client.wait(for: taken))
+      #expect(client.outcomes.values.allSatisfy { $0.isApplied || $0 == .shutdown || $0 == .notLeader })
       #expect(!client.submit([(UInt32(1), setCommand("a", "b"))]))
     }
   }

@@ -35,6 +35,9 @@ public final class EmbeddedCluster: Sendable {
     self.nodes = nodes
   }
 
+  /// Those nodes of a cluster that live in this process.
+  public init(nodes: [Node]) { self.nodes = nodes }
+
   /// The node that leads in the highest term, if any does.
   public var leader: Node? {
     var found: (node: Node, term: Term)?

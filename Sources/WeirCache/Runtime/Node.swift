@@ -168,6 +168,7 @@ public final class Node: @unchecked Sendable {
   /// - Returns: whether the lane took it; not if it holds too much already, or the node has stopped.
   public func submit(_ batch: EntryBatch, tokens: [UInt32], lane: Lane) -> Bool {
     guard !intake.isClosed else { return false }
+    configuration.stageBoard?.begin()
     guard lane.enqueue(batch, tokens: tokens, maximumBytes: configuration.maximumLaneBytes) else { return false }
     intake.post(lane)
     return true

@@ -54,6 +54,8 @@ public struct NodeConfiguration: Sendable {
   /// Secret seed of the state machine's hash, and of everything random.
   public var seed: UInt64
   public var log: Logger
+  /// Where the times of sampled writes go; nil: nothing is sampled.
+  public var stageBoard: StageBoard?
 
   public init(
     id: NodeID, clusterID: UInt64, listenAddress: SocketAddress, initialVoters: [NodeID], seed: UInt64,

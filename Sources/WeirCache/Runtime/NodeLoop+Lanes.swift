@@ -40,6 +40,7 @@ extension NodeLoop {
   private func proposeAll(of lane: Lane) {
     lane.takeInbox(into: &laneBatches, tokens: &laneTokens)
     guard !laneBatches.isEmpty else { return }
+    board?.pass(.drained)
     lane.inFlight += laneTokens.count
     var position = 0
     for batch in laneBatches {
@@ -56,6 +57,7 @@ extension NodeLoop {
     do throws(RaftError) {
       try raft.propose(batch)
       pending.append(from: first, slot: lane.slot, tokens: tokens)
+      board?.appended(at: first + UInt64(tokens.count) - 1)
       published.proposals.wrappingAdd(UInt64(tokens.count), ordering: .relaxed)
       published.proposalBatches.wrappingAdd(1, ordering: .relaxed)
     } catch {
@@ -107,6 +109,7 @@ extension NodeLoop {
   /// Applies committed entries in order, and answers those that were proposed here: consecutive entries of one lane
   /// with one call.
   func apply(_ batch: EntryBatch) {
+    if let board, role == .leader { noteCommit(board, batch.lastIndex) }
     lookAhead(batch)
     var runSlot = -1
     var runFirst: LogIndex = 0
@@ -128,6 +131,7 @@ extension NodeLoop {
     if runSlot >= 0 { deliver(to: runSlot, firstIndex: runFirst) }
     appliedIndex = batch.lastIndex
     retention.applied(through: batch.lastIndex, bytes: batch.byteCount)
+    if let board, role == .leader, board.hasPassed(.committed) { board.pass(.applied) }
   }
 
   /// Hashes the keys of a batch and begins to fetch what they will touch; see `KeyValueStore.prefetchSlot`.

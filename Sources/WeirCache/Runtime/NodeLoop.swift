@@ -48,6 +48,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   var term: Term = 0
   var appliedIndex: LogIndex
   let durable: DurableStorage?
+  let board: StageBoard?
   /// A state that is arriving from the leader.
   weak var receiving: (any SnapshotSink)?
   var configurationState: ConfigurationState
@@ -78,6 +79,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     self.loop = loop
     self.transport = transport
     log = configuration.log
+    board = configuration.stageBoard
     durable = recovered?.storage
     let snapshot = recovered?.snapshot
     configurationState = snapshot?.configuration ?? ConfigurationState(voters: configuration.initialVoters.sorted())
@@ -147,14 +149,17 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     setClock()
     var deadline = transport.advance(nowNanoseconds: now)
     if now >= nextTick { tick() }
+    if let board { noteFollowerAppend(board) }
     if intake.hasWork.load(ordering: .relaxed) { drainIntake() }
     processReady()
     settleReadRounds()
     publishLease()
     transport.flush()
+    if let board { noteFlush(board) }
     if let failure = durable?.failure { fail(failure) }
     publish()
     notifyLanes()
+    if let board { noteAnswers(board) }
     deadline = min(deadline, nextTick, transport.nextFlushNanoseconds)
     return isStopping ? .max : deadline
   }

@@ -1,0 +1,170 @@
+import ArgumentParser
+import CWeir
+import Foundation
+import Load
+import WeirCache
+import WeirTransport
+
+/// `bench explain`: where the time of a write goes.
+struct Explain: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Shows where the time of a write goes, beside what bare loopback sockets do.",
+    discussion: """
+      One write in flight gives the budget of each stage (medians of writes followed from the caller through the nodes \
+      and back); many in flight give what one costs in system calls, bytes and wake-ups.
+      """)
+
+  @Option(help: "Nodes.")
+  var nodes = 3
+
+  @Option(help: "Size of a value in bytes.")
+  var valueSize = 128
+
+  @Option(help: "Operations in flight for the second part.")
+  var outstanding = 1024
+
+  @Option(help: "Seconds for each part.")
+  var seconds = 1.0
+
+  @OptionGroup var eventLoop: EventLoopOptions
+
+  func validate() throws {
+    guard (2...9).contains(nodes) else { throw ValidationError("--nodes must be 2...9: with one nothing is sent") }
+    guard (16...(1 << 20)).contains(valueSize) else { throw ValidationError("--value-size must be 16...1048576") }
+    guard (1...(1 << 16)).contains(outstanding) else { throw ValidationError("--outstanding must be 1...65536") }
+    guard seconds >= 0.1, seconds <= 60 else { throw ValidationError("--seconds must be 0.1...60") }
+  }
+
+  func run() throws {
+    let board = StageBoard()
+    let alone = try measure(outstanding: 1, board: board)
+    let together = try measure(outstanding: outstanding, board: nil)
+    let bytes = alone.after.bytesSent - alone.before.bytesSent
+    let messages = max(alone.after.messagesSent - alone.before.messagesSent, 1)
+    let limit = try LoopbackLimit.measure(
+      requestBytes: max(Int(bytes / messages) * 2 - 160, 64), answerBytes: 128, messagesPerWrite: 64,
+      seconds: seconds)
+    print(
+      "\(nodes) nodes, \(valueSize)-byte values, memory log, loopback TCP, \(eventLoop.mechanism.rawValue) loop, "
+        + "re-poll \(eventLoop.repoll) µs")
+    printStages(board, alone.result)
+    print("\nper operation                 1 in flight   \(outstanding) in flight")
+    printCosts(alone, together)
+    printLimit(limit, alone.result, together.result)
+  }
+
+  // MARK: Measuring
+
+  private struct Part {
+    var result: RunResult
+    var before: NodeCounters
+    var after: NodeCounters
+  }
+
+  private func measure(outstanding: Int, board: StageBoard?) throws -> Part {
+    let factory = EmbeddedTargetFactory(eventLoop: eventLoop.configuration, stageBoard: board)
+    guard let target = try factory.startCluster(ClusterConfiguration(nodes: nodes)) as? EmbeddedTarget else {
+      throw UsageError("the embedded cluster did not start")
+    }
+    defer { target.shutdown() }
+    let keys = max(16, min(10_000, (64 << 20) / valueSize))
+    let plan = RunPlan(
+      name: "explain", workload: Workload(readPercent: 0, keys: keys, valueBytes: valueSize), readMode: .safe,
+      loop: .closed(outstanding: outstanding), workers: min(2, outstanding), warmUpNanoseconds: 0,
+      durationNanoseconds: UInt64(seconds * 1e9), seed: 1, client: 1)
+    let noHistory = HistoryBudget(selection: HistorySelection(seed: 0, threshold: 0), operations: 0)
+    let before = Self.sum(target.cluster.nodes.map(\.counters))
+    let result = try LoadGenerator.run(plan, on: target, history: noHistory)
+    return Part(result: result, before: before, after: Self.sum(target.cluster.nodes.map(\.counters)))
+  }
+
+  private static func sum(_ counters: [NodeCounters]) -> NodeCounters {
+    counters.reduce(into: NodeCounters()) { total, node in
+      total.messagesSent += node.messagesSent
+      total.bytesSent += node.bytesSent
+      total.writeCalls += node.writeCalls
+      total.readCalls += node.readCalls
+      total.turns += node.turns
+      total.wakeups += node.wakeups
+      total.proposalBatches += node.proposalBatches
+      total.proposals += node.proposals
+    }
+  }
+
+  // MARK: Printing
+
+  /// The write to the sockets is left out of the chain: a follower may have the entry before the leader's call returns.
+  private static let steps: [(from: WriteStage, to: WriteStage, text: String)] = [
+    (.enqueued, .drained, "the leader's queue wakes and takes it"),
+    (.drained, .appended, "framed into the leader's log"),
+    (.appended, .followerAppended, "sent; a follower wakes, reads, checks, appends"),
+    (.followerAppended, .acknowledged, "its acknowledgement is written"),
+    (.acknowledged, .committed, "the leader wakes, reads, counts the quorum"),
+    (.committed, .applied, "applied to the state machine"),
+    (.applied, .answered, "completion in the caller's lane, caller woken"),
+  ]
+
+  private func printStages(_ board: StageBoard, _ result: RunResult) {
+    let samples = board.collected
+    guard !samples.isEmpty else { return print("no write was followed to its end") }
+    print("\nstages of a write, 1 in flight (median of \(samples.count))          µs   share")
+    let total = max(Double(result.writes.response.quantile(0.5)) / 1000, 0.001)
+    var sum = 0.0
+    for step in Self.steps {
+      let median = Self.median(samples, from: step.from, to: step.to)
+      sum += median
+      print(Self.line(step.text, median, total))
+    }
+    print(Self.line("the caller runs again (rest of the response time)", max(total - sum, 0), total))
+    print(Self.line("response time, p50", total, total))
+    print(
+      Self.line(
+        "(within it: the leader's writes to all sockets)", Self.median(samples, from: .appended, to: .sent), total))
+  }
+
+  private static func median(_ samples: [[UInt64]], from: WriteStage, to: WriteStage) -> Double {
+    let steps = samples.map { Int64(bitPattern: $0[to.rawValue]) - Int64(bitPattern: $0[from.rawValue]) }.sorted()
+    return Double(steps[steps.count / 2]) / 1000
+  }
+
+  private static func line(_ text: String, _ microseconds: Double, _ total: Double) -> String {
+    text.padding(toLength: 52, withPad: " ", startingAt: 0)
+      + String(format: "%8.1f   %3.0f %%", microseconds, 100 * microseconds / total)
+  }
+
+  private func printCosts(_ alone: Part, _ together: Part) {
+    func row(_ name: String, _ value: (Part) -> Double) {
+      print(
+        name.padding(toLength: 28, withPad: " ", startingAt: 0)
+          + String(format: "%13.4f %15.4f", value(alone), value(together)))
+    }
+    func each(_ part: Part, _ path: KeyPath<NodeCounters, UInt64>) -> Double {
+      Double(part.after[keyPath: path] - part.before[keyPath: path]) / Double(max(part.result.completed, 1))
+    }
+    row("CPU µs, all threads") { $0.result.cpuNanosecondsPerOperation / 1000 }
+    row("socket writes") { each($0, \.writeCalls) }
+    row("socket reads") { each($0, \.readCalls) }
+    row("turns (epoll waits)") { each($0, \.turns) }
+    row("wake-ups from sleep") { each($0, \.wakeups) }
+    row("peer messages") { each($0, \.messagesSent) }
+    row("peer bytes") { each($0, \.bytesSent) }
+    row("proposals per batch") { part in
+      Double(part.after.proposals - part.before.proposals)
+        / Double(max(part.after.proposalBatches - part.before.proposalBatches, 1))
+    }
+  }
+
+  private func printLimit(_ limit: LoopbackLimit, _ alone: RunResult, _ together: RunResult) {
+    print("\nbare loopback, same sizes, this run")
+    print(
+      String(
+        format: "  ping-pong: p50 %.1f µs, %.1f µs of CPU; a write takes %.1f times that",
+        Double(limit.roundTrip.quantile(0.5)) / 1000, limit.roundTripCPUNanoseconds / 1000,
+        Double(alone.writes.response.quantile(0.5)) / Double(max(limit.roundTrip.quantile(0.5), 1))))
+    print(
+      String(
+        format: "  stream of %d a write: %.0f messages/s, %.3f µs of CPU each; writes reach %.1f %% of that rate",
+        limit.messagesPerWrite, limit.streamMessagesPerSecond, limit.streamCPUNanoseconds / 1000,
+        100 * together.opsPerSecond / max(limit.streamMessagesPerSecond, 1)))
+  }
+}
