@@ -157,7 +157,9 @@ struct GossipExperimentTests {
     #expect(figures.allKnow.count == figures.trials)
     // One period until somebody's turn comes, and one until its probe has failed; the tolerance is that of so few trials.
     #expect(figures.firstSuspicion.mean < 2.5)
-    #expect(figures.firstSuspicion.percentile(99) < 7)
+    // Nobody's turn comes for t periods with probability e^-t: one trial in fifty takes more than five in all, and the
+    // slowest of few trials says nothing.
+    #expect(figures.firstSuspicion.percentile(90) < 5)
     // 4 × log10(32) periods of suspicion at least, twice that with late confirmations.
     #expect(figures.firstDeath.mean < 12)
     #expect(figures.allKnow.mean - figures.firstDeath.mean < 3)
