@@ -1,6 +1,6 @@
 // Cost of framing a payload of 128 bytes: 160 bytes written, 128 read, one pass; a chain of 7 + 2 CRC instructions of 3
 // cycles each. Cost of verifying it: the same chain, 4 loads, 5 compares.
-// Measured: the checksum and copy of 152 bytes 8.3 ns, the checksum alone 6.5, one chain instead of three 14.
+// Measured: checksum and copy of such a frame 8.3 ns, the checksum alone 6.5.
 
 import CWeir
 
