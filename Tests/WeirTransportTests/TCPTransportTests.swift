@@ -313,7 +313,7 @@ final class RawClient {
     var sent = 0
     while sent < bytes.count {
       let count = bytes.withUnsafeBytes {
-        send(descriptor, $0.baseAddress! + sent, $0.count - sent, Int32(MSG_NOSIGNAL))
+        send(descriptor, $0.baseAddress.map { $0 + sent }, $0.count - sent, Int32(MSG_NOSIGNAL))
       }
       guard count > 0 else { return }
       sent += count
@@ -343,7 +343,7 @@ final class RawClient {
       let header = FrameHeader(
         frameBytes: FrameHeader.bytes + headBytes + message.entries.byteCount, kind: kind, coveredBytes: 0,
         clusterID: clusterID, sender: sender)
-      unsafe header.seal(buffer.baseAddress!)
+      if let base = buffer.baseAddress { unsafe header.seal(base) }
     }
     message.entries.forEachSlice { slice in
       bytes += unsafe [UInt8](slice.slab.bytes(in: slice.offset..<slice.offset + slice.byteCount))
