@@ -56,10 +56,16 @@ public struct RunResult: Sendable {
   }
 
   /// |N − X·R| / N with N the mean operations in flight, X the throughput and R the mean service time (Little's law):
-  /// how far the generator's own bookkeeping contradicts itself. Nil where too little ran to say.
+  /// how far the generator's own bookkeeping contradicts itself. Nil where it cannot be said: where too little ran, or
+  /// where an operation took more than a fortieth of the window, since what straddles its edges is counted on one
+  /// side only.
   public var littlesLawError: Double? {
     let measured = operations + errors
     guard measured >= 1000, windowNanoseconds > 0, meanInFlight > 0 else { return nil }
+    let longest = max(
+      reads.service.maxNanoseconds, writes.service.maxNanoseconds, reads.errorResponse.maxNanoseconds,
+      writes.errorResponse.maxNanoseconds)
+    guard longest <= windowNanoseconds / 40 else { return nil }
     let timeSpent =
       Double(reads.service.sumNanoseconds) + Double(writes.service.sumNanoseconds)
       + Double(reads.errorResponse.sumNanoseconds) + Double(writes.errorResponse.sumNanoseconds)

@@ -49,10 +49,10 @@ public enum TerminalSummary {
       let runs = summary.runs.filter { $0.loop == loop }
       guard !runs.isEmpty else { continue }
       lines.append(title)
-      let heads = columns.map { NumberFormat.right($0, 8) }.joined()
+      let heads = columns.map { NumberFormat.right($0, 9) }.joined()
       lines.append(
         NumberFormat.left("", 28) + NumberFormat.right("ops/s", 11) + NumberFormat.right("CPU µs", 8)
-          + NumberFormat.right("msgs/op", 9) + heads + (loop == "open" ? NumberFormat.right("svc p99", 9) : "")
+          + NumberFormat.right("msgs/op", 9) + heads + (loop == "open" ? NumberFormat.right("svc p99", 10) : "")
           + "  µs")
       lines += runs.map(row)
     }
@@ -68,9 +68,9 @@ public enum TerminalSummary {
     line += NumberFormat.right(NumberFormat.grouped(run.opsPerSecond), 11)
     line += NumberFormat.right(NumberFormat.short(run.cpuMicrosecondsPerOp), 8)
     line += NumberFormat.right(NumberFormat.short(run.messagesPerOp), 9)
-    line += quantiles.map { NumberFormat.right(NumberFormat.microseconds($0), 8) }.joined()
+    line += quantiles.map { NumberFormat.right(" " + NumberFormat.microseconds($0), 9) }.joined()
     if run.loop == "open" {
-      line += NumberFormat.right(NumberFormat.microseconds(run.serviceNanoseconds.p99), 9)
+      line += NumberFormat.right(" " + NumberFormat.microseconds(run.serviceNanoseconds.p99), 10)
     }
     if run.errors > 0 { line += "  \(run.errors) ERRORS" }
     return line
