@@ -9,9 +9,10 @@ let common: [SwiftSetting] =
 
 // The pure rooms are optimized in debug builds too: their tests run tens of thousands of seeds and random
 // cases, which takes minutes instead of seconds without the optimizer. Assertions stay on.
-let optimized: [SwiftSetting] = common + [
-  .unsafeFlags(["-O"], .when(configuration: .debug))
-]
+let optimized: [SwiftSetting] =
+  common + [
+    .unsafeFlags(["-O"], .when(configuration: .debug))
+  ]
 
 // Unsafe code lives in these four rooms only (WeirCache's is the table of the state machine, on the path of every
 // committed entry), and each use of it is marked.
@@ -106,7 +107,8 @@ let package = Package(
     .testTarget(name: "WeirStorageTests", dependencies: ["WeirStorage"], swiftSettings: optimized),
     .testTarget(
       name: "WeirCacheTests",
-      dependencies: ["WeirCache", "WeirTransport", "WeirStorage", "Raft", "CWeir", "Linearizability"], swiftSettings: common),
+      dependencies: ["WeirCache", "WeirTransport", "WeirStorage", "Raft", "CWeir", "Linearizability"],
+      swiftSettings: common),
     .testTarget(name: "MeasureTests", dependencies: ["Measure"], swiftSettings: common),
     .testTarget(name: "LinearizabilityTests", dependencies: ["Linearizability"], swiftSettings: common),
     .testTarget(name: "LoadTests", dependencies: ["Load"], swiftSettings: common),

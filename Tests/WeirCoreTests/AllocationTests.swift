@@ -23,7 +23,9 @@ import WeirCore
   func hotPathsDoNotAllocate(name: String) throws {
     let path = try #require(HotPaths.named(name))
     let count = count(path.makeWorkload())
-    #expect(count.allocations == 0 && count.bytes == 0, "\(name) allocated \(count.allocations) times, \(count.bytes) bytes")
+    #expect(
+      count.allocations == 0 && count.bytes == 0,
+      "\(name) allocated \(count.allocations) times, \(count.bytes) bytes")
   }
 
   /// The same check on the same paths with one allocation planted in a thousand steps: it must be seen.
