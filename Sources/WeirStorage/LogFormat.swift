@@ -59,6 +59,9 @@ public enum LogFormat {
   /// Powers of two that a block may be large.
   public static var blockSizes: ClosedRange<Int> { 256...65536 }
 
+  /// Indexes and log offsets stay below this, so that counting on from one never overflows.
+  static var limit: UInt64 { 1 << 62 }
+
   static var segmentMagic: UInt64 { 0x314C_4157_5249_4557 }  // "WEIRWAL1"
   static var batchMagic: UInt32 { 0x5441_4257 }  // "WBAT"
 
@@ -79,8 +82,10 @@ public enum LogFormat {
   static func segmentNumber(_ name: String) -> UInt64? {
     guard name.hasSuffix(".wal") else { return nil }
     let digits = name.dropLast(4)
-    guard digits.utf8.count >= 16, digits.utf8.allSatisfy({ (48...57).contains($0) }) else { return nil }
-    return UInt64(digits)
+    guard digits.utf8.count >= 16, digits.utf8.allSatisfy({ (48...57).contains($0) }), let number = UInt64(digits),
+      number < limit
+    else { return nil }
+    return number
   }
 }
 
@@ -181,7 +186,8 @@ public struct SegmentHeader: Sendable, Hashable {
     let capacity = unsafe block.value(UInt64.self, at: 48)
     let start = unsafe block.value(UInt64.self, at: 40)
     guard capacity >= UInt64(2 * blockBytes), capacity <= UInt64(Int32.max) * 1024,
-      start <= UInt64(Int64.max) - capacity
+      start < LogFormat.limit, unsafe block.value(UInt64.self, at: 104) < LogFormat.limit,
+      unsafe block.value(UInt64.self, at: 120) < LogFormat.limit
     else { return .failure(.damaged("the header's sizes make no sense")) }
     let header = unsafe SegmentHeader(
       blockBytes: blockBytes, isRecycled: block.value(UInt32.self, at: 20) & 1 != 0,
@@ -262,6 +268,7 @@ public struct BatchHeader: Sendable, Hashable {
     guard unsafe bytes.value(UInt32.self, at: 0) == LogFormat.batchMagic else { return nil }
     let checksum = unsafe bytes.value(UInt32.self, at: 4)
     guard unsafe Self.checksum(bytes) == checksum else { return nil }
+    guard unsafe bytes.value(UInt64.self, at: 80) < LogFormat.limit else { return nil }
     let header = unsafe BatchHeader(
       offset: bytes.value(UInt64.self, at: 8), syncedOffset: bytes.value(UInt64.self, at: 16),
       owner: bytes.value(UInt64.self, at: 24), frameBytes: Int(bytes.value(UInt32.self, at: 32)),

@@ -131,24 +131,30 @@ final class LogWriter: @unchecked Sendable {
       try fileSystem.open(segment.path, mode: .buffered).synchronizeData()
     }
     let position = Int(replay.endOffset - last.startOffset)
-    do {
-      let file = try fileSystem.open(last.path, mode: .buffered)
-      let durable = replay.syncedOffset > last.startOffset ? Int(replay.syncedOffset - last.startOffset) : 0
-      try rewrite(file, from: min(durable, position) / replay.blockBytes * replay.blockBytes, to: position)
-      let isShort = try file.sizeBytes() < last.capacityBytes
-      if isShort || replay.report.cut != nil {
-        try wipe(file, from: position, to: last.capacityBytes)
-      }
-      try file.synchronizeData()
-    }
+    let fileBytes = try restore(last, fileSystem, replay, position)
     let writer = LogWriter(
       fileSystem: fileSystem, directory: directory, options: options, lock: lock,
       markFile: try SyncMarkFile.open(fileSystem, directory: directory, isNew: isNew),
       file: try openForWriting(fileSystem, last.path, &mode), mode: mode, position: position, replay: replay,
       segments: replay.segments)
-    // Another block size begins with another segment.
-    if replay.blockBytes != options.blockBytes { writer.forcesNewSegment = true }
+    // Another block size begins with another segment. So does a file that lost its end: whatever size its header claims
+    // is not taken on trust.
+    writer.forcesNewSegment = replay.blockBytes != options.blockBytes || fileBytes < last.capacityBytes
     return writer
+  }
+
+  /// Makes what was read of the last segment durable again, and wipes what was cut.
+  /// - Returns: size of its file in bytes.
+  private static func restore(
+    _ last: LiveSegment, _ fileSystem: any FileSystem, _ replay: LogReplay, _ position: Int
+  ) throws(FileError) -> Int {
+    let file = try fileSystem.open(last.path, mode: .buffered)
+    let fileBytes = try file.sizeBytes()
+    let durable = replay.syncedOffset > last.startOffset ? Int(replay.syncedOffset - last.startOffset) : 0
+    try rewrite(file, from: min(durable, position) / replay.blockBytes * replay.blockBytes, to: position)
+    if replay.report.cut != nil { try wipe(file, from: position, to: min(last.capacityBytes, fileBytes)) }
+    try file.synchronizeData()
+    return fileBytes
   }
 
   private static func rewrite(_ file: any File, from start: Int, to end: Int) throws(FileError) {

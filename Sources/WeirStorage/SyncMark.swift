@@ -116,7 +116,7 @@ final class SyncMarkFile {
 
   /// Writes the next mark; its `sequence` is set here.
   func write(_ mark: SyncMark) throws(FileError) {
-    sequence += 1
+    sequence &+= 1
     var mark = mark
     mark.sequence = sequence
     unsafe mark.encode(into: buffer.bytes(in: 0..<SyncMark.usedBytes))

@@ -151,7 +151,11 @@ struct GroupCommitTests {
     let options = LogOptions.small(segmentBytes: 32 << 10)
     let (log, _) = try GroupCommitLog.open(fileSystem: disk, directory: "/log", options: options)
     let warned = Mutex<FileError?>(nil)
-    log.onSpaceWarning { error in warned.withLock { $0 = error } }
+    let warning = DispatchSemaphore(value: 0)
+    log.onSpaceWarning { error in
+      warned.withLock { $0 = error }
+      warning.signal()
+    }
     disk.faults.capacityBytes = 40 << 10
     let outcomes = Outcomes()
     var number = 0
@@ -164,6 +168,8 @@ struct GroupCommitTests {
     }
     let acknowledged = outcomes.all.filter { $0.error == nil }.count
     #expect(acknowledged > 30)
+    // Preparing runs beside writing, so the news may come after the segment is full.
+    #expect(warning.wait(timeout: .now() + .seconds(60)) == .success)
     #expect(warned.withLock { $0?.isDiskFull } == true)
     guard case .diskFull = log.failure else {
       Issue.record("\(String(describing: log.failure))")
