@@ -46,7 +46,6 @@ public struct Mutant: Sendable {
     Mutant("changeWhileChangePending", .changeWhileChangePending, "Ongaro, raft-dev 2015", .membership, seed: 13),
     Mutant("autoLeaveNotPending", .autoLeaveNotPending, "etcd #12136", .membership, seed: 19),
     Mutant("outgoingVotersDropped", .outgoingVotersDropped, "etcd raft e515a67", .membership, seed: 11),
-    Mutant("campaignWithUnappliedChange", .campaignWithUnappliedChange, "etcd #12134", .membership, seed: 1174),
     Mutant("readBeforeOwnCommit", .readBeforeOwnCommit, "etcd #7331", .standard, seed: 31),
     Mutant("readConfirmedByOldRound", .readConfirmedByOldRound, "etcd #20418", .lateAnswers, seed: 126),
     Mutant("readFromLocalCommit", .readFromLocalCommit, "TiKV #9208", .standard, seed: 4),
