@@ -20,7 +20,7 @@ struct Bench: ParsableCommand {
     subcommands: subcommandList,
     defaultSubcommand: DefaultSuite.self)
 
-  /// Every subcommand, in the order the help shows. Add yours here.
+  /// Every subcommand, in the order the help shows.
   static let subcommandList: [any ParsableCommand.Type] = [
     DefaultSuite.self,
     Reads.self,
