@@ -75,15 +75,14 @@ extension RawNode {
       // An old message. What is committed is the same in both logs.
       return sendAcknowledgement(to: message.from, index: log.committed)
     }
-    guard log.matches(EntryID(term: message.logTerm, index: message.index)) || takesUnmatched(message) else {
-      return rejectAppend(message)
+    guard log.matches(EntryID(term: message.logTerm, index: message.index)) else {
+      return takesUnmatched(message) ? acknowledgeUnmatched(message) : rejectAppend(message)
     }
     let lastNew = message.index + UInt64(message.entries.count)
     if !message.entries.isEmpty { try takeEntries(message.entries) }
     // Not beyond what this message says is the same: entries behind may be left over from an older leader.
     log.commit(to: min(message.commit, lastNew))
-    let acknowledgesAll = hasPlantedBugs && plantedBugs.contains(.acknowledgeOwnLastIndex)
-    sendAcknowledgement(to: message.from, index: acknowledgesAll ? log.lastIndex : lastNew)
+    sendAcknowledgement(to: message.from, index: lastNew)
   }
 
   @inline(__always)
@@ -107,7 +106,13 @@ extension RawNode {
 
   private func takesUnmatched(_ message: Message) -> Bool {
     hasPlantedBugs && plantedBugs.contains(.appendWithoutPreviousTerm) && message.logTerm == 0
-      && message.index <= log.lastIndex && message.entries.isEmpty
+      && message.index > log.lastIndex && message.entries.isEmpty
+  }
+
+  /// The planted bug's other half: what is beyond the end has term 0, like the message, and so "matches".
+  private mutating func acknowledgeUnmatched(_ message: Message) {
+    log.commit(to: min(message.commit, log.lastIndex))
+    sendAcknowledgement(to: message.from, index: message.index)
   }
 
   @inline(never)

@@ -1,20 +1,8 @@
 import Dispatch
 import Testing
+import WeirCore
 
 @testable import WeirCache
-
-/// SplitMix64: seeded, so that a failure can be replayed.
-struct SeededGenerator: RandomNumberGenerator {
-  var state: UInt64
-  init(seed: UInt64) { state = seed }
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-    return mixed ^ (mixed >> 31)
-  }
-}
 
 private func key(_ number: Int) -> [UInt8] { Array("key-\(number)".utf8) }
 
@@ -40,7 +28,7 @@ private func restored(_ chunks: [[UInt8]], shardCount: Int) throws -> KeyValueSt
 @Suite struct KeyValueStoreTests {
   @Test(arguments: [1, 2, 16], [UInt64(1), 2, 3])
   func behavesLikeADictionary(shardCount: Int, seed: UInt64) throws {
-    var generator = SeededGenerator(seed: seed)
+    var generator = SplitMix64(seed: seed)
     let store = KeyValueStore(shardCount: shardCount, hashSeed: generator.next())
     var model: [[UInt8]: [UInt8]] = [:]
     for _ in 0..<20_000 {
@@ -79,7 +67,7 @@ private func restored(_ chunks: [[UInt8]], shardCount: Int) throws -> KeyValueSt
 
   @Test(arguments: [UInt64(1), 2, 3, 4, 5, 6, 7, 8])
   func aCaptureHoldsTheStateOfItsBeginning(seed: UInt64) throws {
-    var generator = SeededGenerator(seed: seed)
+    var generator = SplitMix64(seed: seed)
     let store = KeyValueStore(shardCount: 4, hashSeed: 77)
     func change(_ range: Range<Int>) {
       let name = key(Int.random(in: range, using: &generator))
