@@ -5,10 +5,10 @@ import Glibc
 extension GossipLoop {
   // MARK: Accepting
 
-  func acceptStreams() {
+  func acceptStreams(from listener: Int32) {
     // A bounded number, so that a flood of connections cannot keep the packets from being read.
     for _ in 0..<64 {
-      let descriptor = Sockets.accept(from: listenerDescriptor)
+      let descriptor = Sockets.accept(from: listener)
       guard descriptor >= 0 else {
         if errno == EINTR || errno == ECONNABORTED { continue }
         return

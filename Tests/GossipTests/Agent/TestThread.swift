@@ -44,4 +44,15 @@ func waitUntil(
   throw NotInTime(description: "not within \(seconds) s: \(what)\(reason)\n\(details())")
 }
 
+/// The same for what may be lost on its way: does `action` now and every five seconds until `condition` holds.
+func waitUntil(
+  _ what: String, details: () -> String, repeating action: () async throws -> Void, condition: () throws -> Bool
+) async throws {
+  for _ in 0..<24 {
+    try await action()
+    if (try? waitUntil(what, seconds: 5, condition)) != nil { return }
+  }
+  throw NotInTime(description: "not within 24 attempts: \(what)\n\(details())")
+}
+
 struct NotInTime: Error, CustomStringConvertible { var description: String }

@@ -66,7 +66,7 @@ final class SerfAgent: Sendable {
     process.executableURL = URL(fileURLWithPath: try path())
     process.arguments =
       [
-        "agent", "-node=\(name)", "-bind=\(address)", "-rpc-addr=\(rpc)", "-profile=local", "-log-level=debug",
+        "agent", "-node=\(name)", "-bind=\(address)", "-rpc-addr=\(rpc)", "-profile=lan", "-log-level=debug",
         "-event-handler=user:hello=cat >> \(folder.path)/events",
       ] + options
     process.standardOutput = output

@@ -17,7 +17,7 @@ struct SerfTests {
 
   private static func configuration(_ name: NodeName, key: [UInt8]?) throws -> GossipNodeConfiguration {
     var configuration = GossipNodeConfiguration(
-      name: name, bind: GossipAddress(ip: IPAddress(127, 0, 0, 1), port: 0), membership: .local)
+      name: name, bind: GossipAddress(ip: IPAddress(127, 0, 0, 1), port: 0), membership: .lan)
     configuration.membership.versions = .serf
     // serf has identities of its own in its events.
     configuration.membership.identifiesUserBroadcasts = false
@@ -72,6 +72,7 @@ struct SerfTests {
       try Self.checkMetadata(cluster)
       try await Self.exchangeEvents(cluster)
       try await Self.changeMetadata(cluster)
+      try await Self.seeAgentLeave(cluster, host: isEncrypted ? 44 : 24, key: isEncrypted ? Self.key : nil)
       try Self.killOne(cluster)
       try await Self.leave(cluster)
       await cluster.node.shutdown()
@@ -96,8 +97,11 @@ struct SerfTests {
         agent.handledPayloads == ["from-weir"]
       }
     }
-    try agents[1].command("event", "greeting", "from-serf")
-    try waitUntil("their event reaches us", details: cluster.history) {
+    // Each agent sends an event to a few members only, and what misses us is told by their state exchanges, which carry
+    // serf's own content: some time or other one comes by packet.
+    try await waitUntil("their event reaches us", details: cluster.history) {
+      try agents[1].command("event", "-coalesce=false", "greeting", "from-serf")
+    } condition: {
       recorder.messages.contains { SerfMessage.isEvent($0, name: "greeting", payload: "from-serf") }
     }
     // A packet may be lost on a machine that is overrun; not all of several.
@@ -115,30 +119,49 @@ struct SerfTests {
     }
   }
 
+  /// An agent leaves, and is seen as left, not dead.
+  ///
+  /// memberlist tells of it by four packets, some of which may go to members that are gone, and ends: agents among
+  /// themselves lose one leave in ten when another has just died. So nobody has died yet here, and where the machine is
+  /// so overrun that even then all were lost, another agent leaves.
+  private static func seeAgentLeave(_ cluster: Cluster, host: UInt8, key: [UInt8]?) async throws {
+    for attempt in 1...3 {
+      let name = attempt == 1 ? "s2" : "s\(attempt + 2)"
+      let agent = attempt == 1 ? cluster.agents[1] : try SerfAgent(name, host: host, key: key)
+      defer { agent.stop() }
+      if attempt > 1 {
+        try agent.command("join", cluster.agents[0].address.description)
+        try waitUntil("we see \(name)") { cluster.node.members.contains { $0.name == NodeName(name) } }
+      }
+      try agent.command("leave")
+      try waitUntil("we see \(name) go", details: cluster.history) {
+        cluster.saw(NodeName(name), leaveAs: .left) || cluster.saw(NodeName(name), leaveAs: .dead)
+      }
+      if cluster.saw(NodeName(name), leaveAs: .left) { return }
+    }
+    Issue.record("three agents left and all were held dead\n\(cluster.history())")
+  }
+
   /// One agent dies: detected by all and announced.
   private static func killOne(_ cluster: Cluster) throws {
     cluster.agents[2].kill9()
     try waitUntil("we hear of the death of s3", details: cluster.history) { cluster.saw("s3", leaveAs: .dead) }
-    for agent in cluster.agents.dropLast() {
-      try waitUntil("\(agent.name) holds s3 failed", details: { agent.log }) {
-        try agent.members()["s3"]?.status == "failed"
-      }
-    }
+    let witness = cluster.agents[0]
+    try waitUntil("s1 holds s3 failed", details: { witness.log }) { try witness.members()["s3"]?.status == "failed" }
   }
 
-  /// An agent leaves: seen as left. We leave: seen as left, as serf's own intent goes ahead of ours.
+  /// We leave: seen as left, as serf's own intent goes ahead of ours.
   private static func leave(_ cluster: Cluster) async throws {
-    let (agents, node) = (cluster.agents, cluster.node)
-    try agents[1].command("leave")
-    try waitUntil("we see s2 leave", details: cluster.history) { cluster.saw("s2", leaveAs: .left) }
-    try await node.broadcast(SerfMessage.leaveIntent(node: "weir", lamportTime: 60))
-    try waitUntil("s1 knows that we want to leave", details: { agents[0].log }) {
-      try agents[0].members()["weir"]?.status == "leaving"
+    let (witness, node) = (cluster.agents[0], cluster.node)
+    var lamportTime: UInt8 = 60
+    try await waitUntil("s1 knows that we want to leave", details: { witness.log }) {
+      try await node.broadcast(SerfMessage.leaveIntent(node: "weir", lamportTime: lamportTime))
+      lamportTime += 1
+    } condition: {
+      try witness.members()["weir"]?.status == "leaving"
     }
     try await node.leave()
-    try waitUntil("s1 sees us left", details: { agents[0].log }) {
-      try agents[0].members()["weir"]?.status == "left"
-    }
+    try waitUntil("s1 sees us left", details: { witness.log }) { try witness.members()["weir"]?.status == "left" }
   }
 
   @Test(
