@@ -41,6 +41,13 @@ final class EmbeddedTarget: Target {
         total.nodeCPUNanoseconds = nil
       }
     }
+    for gossip in cluster.gossip {
+      let statistics = gossip.statistics
+      total.gossipPackets = (total.gossipPackets ?? 0) + UInt64(statistics.packetsSent)
+      total.gossipBytes =
+        (total.gossipBytes ?? 0) + UInt64(statistics.packetBytesSent) + UInt64(statistics.streamBytesSent)
+      total.gossipCPUNanoseconds = (total.gossipCPUNanoseconds ?? 0) + statistics.cpuNanoseconds
+    }
     return total
   }
 
