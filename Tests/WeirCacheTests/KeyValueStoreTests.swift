@@ -64,7 +64,7 @@ private func restored(_ chunks: [[UInt8]], shardCount: Int) throws -> KeyValueSt
 
   @Test(arguments: [0, 1, 2, 15, 16, 17, 31, 32, 33, 300])
   func aBatchOfReadsFindsWhatSingleReadsFind(count: Int) {
-    var generator = SeededGenerator(seed: UInt64(count))
+    var generator = SplitMix64(seed: UInt64(count))
     let store = KeyValueStore(shardCount: 8, hashSeed: generator.next())
     func name(_ number: Int) -> [UInt8] { Array("key-\(number + 100_000)".utf8) }
     for number in 0..<200 { store.set(name(number), [UInt8](repeating: UInt8(number), count: number % 40)) }
