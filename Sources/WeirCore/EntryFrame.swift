@@ -43,6 +43,19 @@ public enum EntryFrame {
     unsafe destination.storeBytes(of: checksum.littleEndian, toByteOffset: 4, as: UInt32.self)
   }
 
+  /// Writes a proposal's frame: payload, size and kind. Index, term and checksum are 0 until the log gives it a place.
+  @inline(__always)
+  @unsafe
+  static func storeUnsealed(
+    _ destination: UnsafeMutableRawPointer, kind: EntryKind, payload: UnsafeRawPointer?, payloadBytes: Int
+  ) {
+    unsafe storeHeader(destination, index: 0, term: 0, kind: kind, payloadBytes: payloadBytes)
+    unsafe destination.storeBytes(of: 0, toByteOffset: 4, as: UInt32.self)
+    if let payload = unsafe payload {
+      unsafe (destination + headerBytes).copyMemory(from: payload, byteCount: payloadBytes)
+    }
+  }
+
   /// Frames one entry at `destination` whose payload is in its place already.
   @inline(__always)
   @unsafe

@@ -79,7 +79,9 @@ extension EntryBatch {
     var count = 0
     var firstIndex: LogIndex = 0
     var expectedIndex: LogIndex = 0
+    var firstTerm: Term = 0
     var previousTerm = rule.lowestTerm
+    var isNormal = true
     var highestTerm = rule.highestTerm
     let announced = rule.announcedCount ?? .max
     while position < bytes.count {
@@ -90,6 +92,7 @@ extension EntryBatch {
           firstIndex = rule.isProposal ? 0 : rule.firstIndex ?? header.index
           expectedIndex = firstIndex
           if firstIndex == 0 { highestTerm = 0 }
+          firstTerm = header.term
         }
         if header.index != expectedIndex {
           reason = .indexNotConsecutive(expected: expectedIndex, found: header.index)
@@ -104,6 +107,7 @@ extension EntryBatch {
           reason = .moreThanAnnounced(announced)
         } else {
           previousTerm = header.term
+          if header.kind != .normal { isNormal = false }
           // Entries without an index stay without one.
           if firstIndex != 0 { expectedIndex += 1 }
           count += 1
@@ -118,7 +122,8 @@ extension EntryBatch {
     if count != announced, rule.announcedCount != nil {
       throw EntryRunError(entry: count, byteOffset: position, reason: .fewerThanAnnounced(announced))
     }
-    let head = EntrySlice(slab: slab, offset: range.lowerBound, byteCount: range.count)
-    return EntryBatch(firstIndex: firstIndex, count: count, head: head, byteCount: range.count)
+    let marks = EntryBatch.Marks.none.with(.isNormal, if: isNormal).with(.isOfOneTerm, if: previousTerm == firstTerm)
+    return EntryBatch(
+      firstIndex: firstIndex, count: count, slab: slab, offset: range.lowerBound, byteCount: range.count, marks: marks)
   }
 }

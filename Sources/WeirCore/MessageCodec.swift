@@ -101,6 +101,7 @@ public enum MessageCodec {
     let headerBytes = encodedHeaderBytes(of: message)
     precondition(destination.count >= headerBytes, "no room for the header: see encodedHeaderBytes")
     precondition(headerBytes <= Int(UInt32.max) && message.entries.byteCount <= Int(UInt32.max), "message over 4 GiB")
+    precondition(message.entries.isSealed, "proposals travel with checksums: see EntryBatch.sealed()")
     guard let base = destination.baseAddress else { return 0 }
     var flags: UInt8 = message.reject ? rejectFlag : 0
     if message.isLeadershipTransfer { flags |= transferFlag }
