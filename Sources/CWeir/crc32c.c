@@ -70,6 +70,111 @@ static inline uint64_t multiply(uint64_t crc, uint64_t constant) {
 }
 #endif
 
+#if CWEIR_HARDWARE
+static int is_hardware;
+
+// shift_words[k] is what a remainder is multiplied by to append 8k zero bytes: x^(64k - 33) modulo the polynomial,
+// reflected. 33 less, since the reflected product of two 32-bit numbers stands one bit lower and the reducing CRC
+// instruction itself multiplies by x^32.
+#define MAXIMUM_SHIFT 256
+static uint32_t shift_words[MAXIMUM_SHIFT + 1];
+
+static void make_shifts(void) {
+  uint32_t power = 0x80000000u;  // x^0: in the reflected order the highest bit is the constant term
+  uint32_t exponent = 0;
+  for (uint32_t k = 1; k <= MAXIMUM_SHIFT; k++) {
+    for (; exponent < 64 * k - 33; exponent++) power = (power >> 1) ^ ((power & 1) ? 0x82F63B78u : 0);
+    shift_words[k] = power;
+  }
+}
+
+static inline uint64_t load(const uint8_t *bytes) {
+  uint64_t word;
+  memcpy(&word, bytes, 8);
+  return word;
+}
+
+static inline void store(uint8_t *bytes, uint64_t word) { memcpy(bytes, &word, 8); }
+
+// Goes on from the raw (inverted) state `crc`; copies what it reads to `to` unless that is null.
+CWEIR_TARGET static inline __attribute__((always_inline)) uint32_t
+advance(uint64_t crc, uint8_t *to, const uint8_t *from, size_t count, int copies) {
+  while (count >= 48) {
+    size_t words = count / 24;
+    if (words > MAXIMUM_SHIFT / 2) words = MAXIMUM_SHIFT / 2;
+    const size_t third = 8 * words;
+    uint64_t second = 0, last = 0;
+    for (size_t i = 0; i < third; i += 8) {
+      const uint64_t x = load(from + i), y = load(from + third + i), z = load(from + 2 * third + i);
+      crc = CRC64(crc, x);
+      second = CRC64(second, y);
+      last = CRC64(last, z);
+      if (copies) {
+        store(to + i, x);
+        store(to + third + i, y);
+        store(to + 2 * third + i, z);
+      }
+    }
+    const uint64_t joined = multiply(crc, shift_words[2 * words]) ^ multiply(second, shift_words[words]);
+    crc = CRC64(0, joined) ^ last;
+    from += 3 * third;
+    if (copies) to += 3 * third;
+    count -= 3 * third;
+  }
+  for (; count >= 8; count -= 8, from += 8) {
+    const uint64_t word = load(from);
+    crc = CRC64(crc, word);
+    if (copies) {
+      store(to, word);
+      to += 8;
+    }
+  }
+  if (count >= 4) {
+    uint32_t half;
+    memcpy(&half, from, 4);
+    crc = CRC32(crc, half);
+    if (copies) {
+      memcpy(to, &half, 4);
+      to += 4;
+    }
+    from += 4;
+    count -= 4;
+  }
+  for (; count > 0; count--, from++) {
+    crc = CRC8(crc, *from);
+    if (copies) *to++ = *from;
+  }
+  return (uint32_t)crc;
+}
+
+CWEIR_TARGET static uint32_t crc32c_hardware(uint32_t seed, const uint8_t *bytes, size_t count) {
+  return ~advance((uint32_t)~seed, NULL, bytes, count, 0);
+}
+
+CWEIR_TARGET static uint32_t
+seal_hardware(uint64_t a, uint64_t b, uint64_t c, uint8_t *to, const uint8_t *from, size_t count) {
+  uint64_t crc = 0xFFFFFFFFu;
+  crc = CRC64(crc, a);
+  crc = CRC64(crc, b);
+  crc = CRC64(crc, c);
+  return ~advance(crc, to, from, count, 1);
+}
+
+// The 92 bytes of a message's header: a half word and 11 words, in three chains of four links. They were mostly written
+// word by word just before: read in wider pieces, they would have to wait until they are in the cache.
+CWEIR_TARGET static uint32_t head_hardware(const uint8_t *bytes) {
+  uint32_t half;
+  memcpy(&half, bytes, 4);
+  const uint8_t *words = bytes + 4;
+  uint64_t first = CRC32(0xFFFFFFFFu, half), second = 0, last = 0;
+  for (int i = 0; i < 3; i++) first = CRC64(first, load(words + 8 * i));
+  for (int i = 3; i < 7; i++) second = CRC64(second, load(words + 8 * i));
+  for (int i = 7; i < 11; i++) last = CRC64(last, load(words + 8 * i));
+  const uint64_t joined = multiply(first, shift_words[8]) ^ multiply(second, shift_words[4]);
+  return ~(uint32_t)(CRC64(0, joined) ^ last);
+}
+#endif
+
 #if defined(__x86_64__)
 #define WIDE_TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,vpclmulqdq,pclmul,sse4.2")))
 #define WIDE_CHUNKS 16
@@ -174,93 +279,49 @@ seal_wide(uint64_t a, uint64_t b, uint64_t c, uint8_t *to, const uint8_t *from, 
 #endif
 
 #if CWEIR_HARDWARE
-static int is_hardware;
+// Both forms of the loop over frames; see EntryFrame.swift for the layout.
+#define VERIFY_FRAMES(PAYLOAD_CHECKSUM)                                                                        \
+  size_t position = 0;                                                                                         \
+  uint64_t index = run->index, term = run->term, kinds = run->kinds;                                           \
+  size_t entries = 0;                                                                                          \
+  while (count - position >= 32 && entries < run->maximum_entries) {                                           \
+    const uint8_t *frame = bytes + position;                                                                   \
+    const uint64_t word = load(frame), frame_term = load(frame + 16), kind = load(frame + 24);                 \
+    const size_t length = (uint32_t)word, occupied = (length + 7) & ~(size_t)7;                                \
+    if (length < 32 || length > run->maximum_length || occupied > count - position) break;                     \
+    if (load(frame + 8) != index || frame_term < term || frame_term > run->highest_term) break;                \
+    if (kind > run->maximum_kind || index == UINT64_MAX) break;                                                \
+    if ((length & 7) && load(frame + occupied - 8) >> 8 * (length & 7)) break;                                 \
+    uint64_t crc = CRC64(0xFFFFFFFFu, index);                                                                  \
+    crc = CRC64(CRC64(crc, frame_term), kind);                                                                 \
+    const uint8_t *payload = frame + 32;                                                                       \
+    const size_t size = length - 32;                                                                           \
+    PAYLOAD_CHECKSUM                                                                                           \
+    if (~(uint32_t)crc != (uint32_t)(word >> 32)) break;                                                       \
+    term = frame_term;                                                                                         \
+    kinds |= kind;                                                                                             \
+    index += run->index_step;                                                                                  \
+    entries += 1;                                                                                              \
+    position += occupied;                                                                                      \
+  }                                                                                                            \
+  run->index = index;                                                                                          \
+  run->term = term;                                                                                            \
+  run->kinds = kinds;                                                                                          \
+  run->entries = entries;                                                                                      \
+  return position;
 
-// shift_words[k] is what a remainder is multiplied by to append 8k zero bytes: x^(64k - 33) modulo the polynomial,
-// reflected. 33 less, since the reflected product of two 32-bit numbers stands one bit lower and the reducing CRC
-// instruction itself multiplies by x^32.
-#define MAXIMUM_SHIFT 256
-static uint32_t shift_words[MAXIMUM_SHIFT + 1];
-
-static void make_shifts(void) {
-  uint32_t power = 0x80000000u;  // x^0: in the reflected order the highest bit is the constant term
-  uint32_t exponent = 0;
-  for (uint32_t k = 1; k <= MAXIMUM_SHIFT; k++) {
-    for (; exponent < 64 * k - 33; exponent++) power = (power >> 1) ^ ((power & 1) ? 0x82F63B78u : 0);
-    shift_words[k] = power;
-  }
+CWEIR_TARGET static size_t
+verify_frames_hardware(const uint8_t *bytes, size_t count, struct cweir_frame_run *run) {
+  VERIFY_FRAMES(crc = advance(crc, NULL, payload, size, 0);)
 }
+#endif
 
-static inline uint64_t load(const uint8_t *bytes) {
-  uint64_t word;
-  memcpy(&word, bytes, 8);
-  return word;
-}
-
-static inline void store(uint8_t *bytes, uint64_t word) { memcpy(bytes, &word, 8); }
-
-// Goes on from the raw (inverted) state `crc`; copies what it reads to `to` unless that is null.
-CWEIR_TARGET static inline __attribute__((always_inline)) uint32_t
-advance(uint64_t crc, uint8_t *to, const uint8_t *from, size_t count, int copies) {
-  while (count >= 48) {
-    size_t words = count / 24;
-    if (words > MAXIMUM_SHIFT / 2) words = MAXIMUM_SHIFT / 2;
-    const size_t third = 8 * words;
-    uint64_t second = 0, last = 0;
-    for (size_t i = 0; i < third; i += 8) {
-      const uint64_t x = load(from + i), y = load(from + third + i), z = load(from + 2 * third + i);
-      crc = CRC64(crc, x);
-      second = CRC64(second, y);
-      last = CRC64(last, z);
-      if (copies) {
-        store(to + i, x);
-        store(to + third + i, y);
-        store(to + 2 * third + i, z);
-      }
-    }
-    const uint64_t joined = multiply(crc, shift_words[2 * words]) ^ multiply(second, shift_words[words]);
-    crc = CRC64(0, joined) ^ last;
-    from += 3 * third;
-    if (copies) to += 3 * third;
-    count -= 3 * third;
-  }
-  for (; count >= 8; count -= 8, from += 8) {
-    const uint64_t word = load(from);
-    crc = CRC64(crc, word);
-    if (copies) {
-      store(to, word);
-      to += 8;
-    }
-  }
-  if (count >= 4) {
-    uint32_t half;
-    memcpy(&half, from, 4);
-    crc = CRC32(crc, half);
-    if (copies) {
-      memcpy(to, &half, 4);
-      to += 4;
-    }
-    from += 4;
-    count -= 4;
-  }
-  for (; count > 0; count--, from++) {
-    crc = CRC8(crc, *from);
-    if (copies) *to++ = *from;
-  }
-  return (uint32_t)crc;
-}
-
-CWEIR_TARGET static uint32_t crc32c_hardware(uint32_t seed, const uint8_t *bytes, size_t count) {
-  return ~advance((uint32_t)~seed, NULL, bytes, count, 0);
-}
-
-CWEIR_TARGET static uint32_t
-seal_hardware(uint64_t a, uint64_t b, uint64_t c, uint8_t *to, const uint8_t *from, size_t count) {
-  uint64_t crc = 0xFFFFFFFFu;
-  crc = CRC64(crc, a);
-  crc = CRC64(crc, b);
-  crc = CRC64(crc, c);
-  return ~advance(crc, to, from, count, 1);
+#if defined(__x86_64__)
+WIDE_TARGET static size_t verify_frames_wide(const uint8_t *bytes, size_t count, struct cweir_frame_run *run) {
+  VERIFY_FRAMES(
+      if (size == 128) crc = advance_chunks((uint32_t)crc, NULL, payload, 2, 0);
+      else if (size >= WIDE_MINIMUM) crc = advance_wide(crc, NULL, payload, size, 0);
+      else crc = advance(crc, NULL, payload, size, 0);)
 }
 #endif
 
@@ -317,4 +378,22 @@ uint32_t cweir_crc32c_copy(uint64_t a, uint64_t b, uint64_t c, void *to, const v
 
 uint32_t cweir_crc32c_portable(uint32_t seed, const void *bytes, size_t count) {
   return crc32c_table(seed, bytes, count);
+}
+
+uint32_t cweir_crc32c_head(const void *bytes) {
+#if CWEIR_HARDWARE
+  if (__builtin_expect(is_hardware, 1)) return head_hardware(bytes);
+#endif
+  return crc32c_table(0, bytes, 92);
+}
+
+size_t cweir_verify_frames(const void *bytes, size_t count, struct cweir_frame_run *run) {
+#if defined(__x86_64__)
+  if (is_wide) return verify_frames_wide(bytes, count, run);
+#endif
+#if CWEIR_HARDWARE
+  if (__builtin_expect(is_hardware, 1)) return verify_frames_hardware(bytes, count, run);
+#endif
+  run->entries = 0;
+  return 0;
 }

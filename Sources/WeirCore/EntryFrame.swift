@@ -85,6 +85,17 @@ public enum EntryFrame {
     }
   }
 
+  /// The highest number of an `EntryKind`.
+  static var maximumKind: UInt64 { UInt64(EntryKind.configurationChangeV2.rawValue) }
+
+  /// What a frame that may be broken says it is; all of its header can be read.
+  @unsafe
+  static func unverifiedIdentity(_ source: UnsafeRawPointer) -> (index: LogIndex, term: Term) {
+    let index = unsafe UInt64(littleEndian: source.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+    let term = unsafe UInt64(littleEndian: source.loadUnaligned(fromByteOffset: 16, as: UInt64.self))
+    return (index, term)
+  }
+
   /// Reads a header that has been verified before.
   @inlinable
   @unsafe

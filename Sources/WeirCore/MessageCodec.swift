@@ -125,9 +125,16 @@ public enum MessageCodec {
     unsafe base.storeBytes(of: message.vote.littleEndian, toByteOffset: 72, as: UInt64.self)
     unsafe base.storeBytes(of: message.rejectHint.littleEndian, toByteOffset: 80, as: UInt64.self)
     unsafe base.storeBytes(of: message.context.littleEndian, toByteOffset: 88, as: UInt64.self)
-    let checksum = unsafe cweir_crc32c(0, base + 4, headerBytes - 4)
+    let checksum = unsafe headerChecksum(base, headerBytes: headerBytes)
     unsafe base.storeBytes(of: checksum.littleEndian, as: UInt32.self)
     return headerBytes
+  }
+
+  @inline(__always)
+  @unsafe
+  private static func headerChecksum(_ base: UnsafeRawPointer, headerBytes: Int) -> UInt32 {
+    unsafe headerBytes == fixedHeaderBytes
+      ? cweir_crc32c_head(base + 4) : cweir_crc32c(0, base + 4, headerBytes - 4)
   }
 
   /// Reads the message that lies in `slab` at `offset`, `byteCount` bytes long and not a byte more. Its entries are
@@ -169,7 +176,7 @@ public enum MessageCodec {
     }
     guard headerBytes <= byteCount else { throw .truncated(neededBytes: headerBytes, availableBytes: byteCount) }
     let stated = unsafe UInt32(littleEndian: base.loadUnaligned(as: UInt32.self))
-    guard unsafe cweir_crc32c(0, base + 4, headerBytes - 4) == stated else { throw .headerChecksumMismatch }
+    guard unsafe headerChecksum(base, headerBytes: headerBytes) == stated else { throw .headerChecksumMismatch }
 
     let typeNumber = UInt8(truncatingIfNeeded: tag >> 8)
     let flags = UInt8(truncatingIfNeeded: tag >> 16)
