@@ -1,6 +1,24 @@
 import Raft
 import WeirCore
 
+// Cost of a single proposal, replicated to two nodes: 8 messages (2 appends with the entry, 2 that tell of the commit, and
+// their 4 acknowledgements), each written once into an outbox and handled where it lies, 120 bytes a time; one frame
+// sealed and copied twice; two references counted up and down, one for each append that carries the entry.
+//
+// Where the time of a single proposal goes (sampled): a quarter into `RawNode.step` of appends and acknowledgements, an
+// eighth into making appends, as much into counting the references of their entries (half in making them, half in
+// dropping them), 9 % into the quorum, 7 % into checksums and copies of entries. What it took to get there from 1.3
+// million a second, in the order of what it gave:
+// - messages that are iterated, reversed, moved or passed by value are copied field by field, and their references
+//   counted each time: `step(_: inout Message)` takes them where they lie, and the entries are put into a message that
+//   lies in the outbox already;
+// - a batch of entries had three references and a message four: now one and two, and 120 bytes instead of 176;
+// - the log was copied onto the stack (232 bytes) for each look at it: `InMemory` keeps it where it is;
+// - proposals had a checksum made that was thrown away once the log gave them an index: they have none until then.
+//
+// Measured (2-core EPYC 9005, CPU time of all three nodes together, no allocation in any): single 3.6 to 3.8 million a
+// second, batched 35, encoded and decoded 21 to 25, reads by a round 88, by the lease 118.
+
 /// Operations under way at a time in the suite of the Raft core.
 private let outstanding = 256
 

@@ -1,6 +1,7 @@
-// Cost of framing a payload of 128 bytes: 160 bytes written, 128 read, one pass; a chain of 7 + 2 CRC instructions of 3
-// cycles each. Cost of verifying it: the same chain, 4 loads, 5 compares.
-// Measured: checksum and copy of such a frame 8.3 ns, the checksum alone 6.5.
+// Cost of framing a payload of 128 bytes: 160 bytes written, 128 read, one pass; 3 + 2 CRC instructions and 4 carry-less
+// multiplications of 64 bytes, or where there are none, a chain of 7 + 2 CRC instructions of 3 cycles each. Cost of
+// verifying it: the same, 4 loads, 5 compares.
+// Measured: checksum and copy of such a frame 3.5 ns, the checksum alone 3.4; without AVX-512 8.2 and 6.6.
 
 import CWeir
 
