@@ -43,6 +43,17 @@ public struct ProgressTracker: Sendable {
     return nil
   }
 
+  @inline(__always)
+  mutating func sentEntries(slot: Int, count: Int, bytes: Int, commit: LogIndex) {
+    progress[slot].sentEntries(count: count, bytes: bytes, commit: commit, ring: &rings[slot])
+  }
+
+  /// Takes an acknowledgement. Returns whether it was news.
+  @inline(__always)
+  mutating func acknowledged(slot: Int, through index: LogIndex) -> Bool {
+    progress[slot].acknowledged(through: index, ring: &rings[slot])
+  }
+
   /// Whether there is one voter and no joint configuration: then it decides alone.
   public var isSingleton: Bool { voterSlots.count == 1 && outgoingSlots.isEmpty }
 

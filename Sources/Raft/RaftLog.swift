@@ -123,6 +123,13 @@ struct RaftLog: ~Copyable {
     noteEnd()
   }
 
+  /// Takes a leader's entries, the first of which is the one behind the last.
+  @inline(__always)
+  mutating func append(_ batch: borrowing EntryBatch) {
+    buffer.append(batch, from: lastIndex + 1)
+    noteEnd()
+  }
+
   private mutating func noteEnd() {
     lastIndex = buffer.lastIndex
     let term = buffer.lastTerm

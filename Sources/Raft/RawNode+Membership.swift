@@ -9,6 +9,7 @@ extension RawNode {
   /// configurations two steps apart need not intersect. A refused change becomes an empty entry, as in etcd's raft.
   /// - Returns: the positions of the refused changes within the batch.
   mutating func checkConfigurationChanges(in batch: EntryBatch) throws(RaftError) -> [Int] {
+    if batch.isKnownNormal { return [] }
     var changes: [(position: Int, change: ConfigurationChangeV2?)] = []
     var position = 0
     batch.forEach { header, payload in

@@ -11,7 +11,7 @@ import WeirCore
     #expect(cweir_crc32c_portable(0, "123456789", 9) == 0xe306_9283)
   }
 
-  /// The instruction in three chains, the copying form and the table must agree at every length and alignment.
+  /// The instruction in three chains, the wide multiplications, the copying form and the table must agree at every length and alignment.
   @Test func allFormsAgree() {
     var random = SplitMix64(seed: 7)
     let source = (0..<10_000).map { _ in UInt8(truncatingIfNeeded: random.next()) }
@@ -32,6 +32,17 @@ import WeirCore
         #expect(copying == whole)
       }
       #expect(copy[0..<count] == source[offset..<offset + count])
+    }
+  }
+
+  @Test func aMessageHeadIsSummedAsTheRest() {
+    var random = SeededGenerator(seed: 8)
+    for offset in 0..<64 {
+      let source = (0..<160).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+      source.withUnsafeBytes { bytes in
+        guard let base = bytes.baseAddress else { return }
+        #expect(cweir_crc32c_head(base + offset) == cweir_crc32c_portable(0, base + offset, 92))
+      }
     }
   }
 }
