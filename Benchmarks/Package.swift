@@ -24,7 +24,7 @@ let package = Package(
   ],
   targets: [
     .target(name: "Support", dependencies: [benchmark, hotPaths], path: "Benchmarks/Support"),
-    .executableTarget(name: "Instructions", dependencies: [hotPaths], path: "Instructions"),
+    .executableTarget(name: "Instructions", dependencies: [hotPaths]),
   ]
     + suites.map { suite in
       .executableTarget(

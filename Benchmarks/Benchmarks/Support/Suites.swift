@@ -17,13 +17,14 @@ let allocatedBytes = BenchmarkMetric.custom(
 
 /// Registers every hot path of a suite, and beside each its reference.
 ///
-/// With `WEIR_PLANTED_ALLOCATION=1` each path allocates once in a thousand steps: the thresholds must notice.
+/// With `WEIR_PLANTED_ALLOCATION=1` each path allocates once in 100,000 operations: the thresholds must notice.
 public func registerBenchmarks(of suite: HotPathSuite) {
   precondition(WorkloadCost.areAllocationsCounted, "the allocation counter does not serve this process")
   let isPlanted = ProcessInfo.processInfo.environment["WEIR_PLANTED_ALLOCATION"] == "1"
   for path in HotPaths.suite(suite) {
     register(path.name, countsAllocations: true) {
-      isPlanted ? PlantedAllocation(in: path.makeWorkload(), period: 1000) : path.makeWorkload()
+      let workload = path.makeWorkload()
+      return isPlanted ? PlantedAllocation(in: workload, period: 100_000 / workload.operationsPerStep) : workload
     }
     if let reference = path.reference {
       register("\(path.name)-reference", countsAllocations: false, makeWorkload: reference.makeWorkload)
