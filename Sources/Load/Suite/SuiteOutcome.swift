@@ -128,6 +128,7 @@ extension TargetCounters {
     return TargetCounters(
       peerMessages: sum(\.peerMessages), peerBytes: sum(\.peerBytes), wakeups: sum(\.wakeups), fsyncs: sum(\.fsyncs),
       gossipPackets: sum(\.gossipPackets), gossipBytes: sum(\.gossipBytes),
-      nodeCPUNanoseconds: sum(\.nodeCPUNanoseconds), elections: sum(\.elections))
+      gossipCPUNanoseconds: sum(\.gossipCPUNanoseconds), nodeCPUNanoseconds: sum(\.nodeCPUNanoseconds),
+      elections: sum(\.elections))
   }
 }
