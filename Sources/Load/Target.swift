@@ -72,8 +72,11 @@ public struct TargetCounters: Sendable, Equatable {
   /// Times that a node's event loop woke from sleep.
   public var wakeups: UInt64?
   public var fsyncs: UInt64?
+  /// Packets that gossip of all nodes together sent, and the bytes of its packets and streams.
   public var gossipPackets: UInt64?
   public var gossipBytes: UInt64?
+  /// CPU time that gossip took for them; it is not among `nodeCPUNanoseconds`.
+  public var gossipCPUNanoseconds: UInt64?
   /// CPU time (user and system) of the nodes' own threads.
   public var nodeCPUNanoseconds: UInt64?
   /// CPU time of other processes that serve it, which that of the generator's process does not contain.
@@ -83,8 +86,8 @@ public struct TargetCounters: Sendable, Equatable {
 
   public init(
     peerMessages: UInt64? = nil, peerBytes: UInt64? = nil, wakeups: UInt64? = nil, fsyncs: UInt64? = nil,
-    gossipPackets: UInt64? = nil, gossipBytes: UInt64? = nil, nodeCPUNanoseconds: UInt64? = nil,
-    otherProcessCPUNanoseconds: UInt64? = nil, elections: UInt64? = nil
+    gossipPackets: UInt64? = nil, gossipBytes: UInt64? = nil, gossipCPUNanoseconds: UInt64? = nil,
+    nodeCPUNanoseconds: UInt64? = nil, otherProcessCPUNanoseconds: UInt64? = nil, elections: UInt64? = nil
   ) {
     self.peerMessages = peerMessages
     self.peerBytes = peerBytes
@@ -92,6 +95,7 @@ public struct TargetCounters: Sendable, Equatable {
     self.fsyncs = fsyncs
     self.gossipPackets = gossipPackets
     self.gossipBytes = gossipBytes
+    self.gossipCPUNanoseconds = gossipCPUNanoseconds
     self.nodeCPUNanoseconds = nodeCPUNanoseconds
     self.otherProcessCPUNanoseconds = otherProcessCPUNanoseconds
     self.elections = elections
@@ -106,7 +110,8 @@ public struct TargetCounters: Sendable, Equatable {
     return TargetCounters(
       peerMessages: difference(\.peerMessages), peerBytes: difference(\.peerBytes), wakeups: difference(\.wakeups),
       fsyncs: difference(\.fsyncs), gossipPackets: difference(\.gossipPackets),
-      gossipBytes: difference(\.gossipBytes), nodeCPUNanoseconds: difference(\.nodeCPUNanoseconds),
+      gossipBytes: difference(\.gossipBytes), gossipCPUNanoseconds: difference(\.gossipCPUNanoseconds),
+      nodeCPUNanoseconds: difference(\.nodeCPUNanoseconds),
       otherProcessCPUNanoseconds: difference(\.otherProcessCPUNanoseconds), elections: difference(\.elections))
   }
 }

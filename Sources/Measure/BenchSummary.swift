@@ -21,14 +21,16 @@ public struct BenchSummary: Codable, Sendable {
   public var runs: [RunSummary]
   public var leaseToSafe: LeaseToSafe?
   public var consistency: ConsistencySummary
+  /// What gossip cost beside consensus; absent where the target has none.
+  public var gossip: GossipSummary?
   public var generator: GeneratorSummary
   public var hotPaths: [HotPathSummary]
 
   public init(
     valid: Bool, problems: [String], warnings: [String], aborted: Bool, startedUTC: String, durationSeconds: Double,
     command: String, machine: MachineFingerprint, configuration: BenchConfiguration, runs: [RunSummary],
-    leaseToSafe: LeaseToSafe?, consistency: ConsistencySummary, generator: GeneratorSummary,
-    hotPaths: [HotPathSummary]
+    leaseToSafe: LeaseToSafe?, consistency: ConsistencySummary, gossip: GossipSummary? = nil,
+    generator: GeneratorSummary, hotPaths: [HotPathSummary]
   ) {
     self.valid = valid
     self.problems = problems
@@ -42,6 +44,7 @@ public struct BenchSummary: Codable, Sendable {
     self.runs = runs
     self.leaseToSafe = leaseToSafe
     self.consistency = consistency
+    self.gossip = gossip
     self.generator = generator
     self.hotPaths = hotPaths
   }
@@ -330,6 +333,36 @@ public struct ConsistencySummary: Codable, Sendable {
     self.undecidedKeys = undecidedKeys
     self.replicas = replicas
     self.replicasAgree = replicasAgree
+  }
+}
+
+/// What gossip cost in the measured windows of all runs, for each node and second; and consensus, for comparison.
+public struct GossipSummary: Codable, Sendable, Equatable {
+  /// Length of those windows together.
+  public var windowSeconds: Double
+  /// Packets sent.
+  public var packetsPerNodeSecond: Double
+  /// Bytes of packets and streams sent, without the headers of IP, UDP and TCP.
+  public var bytesPerNodeSecond: Double
+  /// CPU time on gossip's own queue.
+  public var cpuMicrosecondsPerNodeSecond: Double
+  public var consensusMessagesPerNodeSecond: Double?
+  public var consensusBytesPerNodeSecond: Double?
+  /// CPU time of the nodes' event loops.
+  public var consensusCpuMicrosecondsPerNodeSecond: Double?
+
+  public init(
+    windowSeconds: Double, packetsPerNodeSecond: Double, bytesPerNodeSecond: Double,
+    cpuMicrosecondsPerNodeSecond: Double, consensusMessagesPerNodeSecond: Double?,
+    consensusBytesPerNodeSecond: Double?, consensusCpuMicrosecondsPerNodeSecond: Double?
+  ) {
+    self.windowSeconds = windowSeconds
+    self.packetsPerNodeSecond = packetsPerNodeSecond
+    self.bytesPerNodeSecond = bytesPerNodeSecond
+    self.cpuMicrosecondsPerNodeSecond = cpuMicrosecondsPerNodeSecond
+    self.consensusMessagesPerNodeSecond = consensusMessagesPerNodeSecond
+    self.consensusBytesPerNodeSecond = consensusBytesPerNodeSecond
+    self.consensusCpuMicrosecondsPerNodeSecond = consensusCpuMicrosecondsPerNodeSecond
   }
 }
 

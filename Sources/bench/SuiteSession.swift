@@ -74,7 +74,7 @@ enum SuiteSession {
       durationSeconds: Date().timeIntervalSince(started),
       command: (["bench"] + CommandLine.arguments.dropFirst()).joined(separator: " "), machine: machine,
       configuration: outcome.configuration(), runs: runs, leaseToSafe: outcome.leaseToSafe(),
-      consistency: outcome.consistencySummary(),
+      consistency: outcome.consistencySummary(), gossip: outcome.gossipSummary(),
       generator: GeneratorSummary(
         nullTargetOpsPerSecond: headroom.opsPerSecond,
         nullTargetCpuNanosecondsPerOp: headroom.cpuNanosecondsPerOperation,

@@ -129,7 +129,7 @@ extension TargetCounters {
     return TargetCounters(
       peerMessages: sum(\.peerMessages), peerBytes: sum(\.peerBytes), wakeups: sum(\.wakeups), fsyncs: sum(\.fsyncs),
       gossipPackets: sum(\.gossipPackets), gossipBytes: sum(\.gossipBytes),
-      nodeCPUNanoseconds: sum(\.nodeCPUNanoseconds),
+      gossipCPUNanoseconds: sum(\.gossipCPUNanoseconds), nodeCPUNanoseconds: sum(\.nodeCPUNanoseconds),
       otherProcessCPUNanoseconds: sum(\.otherProcessCPUNanoseconds), elections: sum(\.elections))
   }
 }
