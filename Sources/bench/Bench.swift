@@ -26,6 +26,8 @@ struct Bench: ParsableCommand {
     Reads.self,
     Writes.self,
     Run.self,
+    GateCommand.self,
+    BaselineCommand.self,
     Generator.self,
     HotPathsCommand.self,
     Machine.self,

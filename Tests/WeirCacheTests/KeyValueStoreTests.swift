@@ -25,6 +25,16 @@ extension KeyValueStore {
   fileprivate func remove(_ key: [UInt8]) -> Bool { remove(key.span.bytes) }
   @discardableResult
   fileprivate func apply(_ payload: [UInt8]) -> CommandResult { apply(payload.span.bytes) }
+
+  /// What `readEach` calls its closure with.
+  fileprivate func readAll(_ keys: [UInt8], keyBytes: Int) -> [(position: Int, value: [UInt8]?)] {
+    var found: [(position: Int, value: [UInt8]?)] = []
+    readEach(keys.span.bytes, keyBytes: keyBytes) { position, value in
+      guard let value else { return found.append((position, nil)) }
+      found.append((position, value.withUnsafeBytes { [UInt8]($0) }))
+    }
+    return found
+  }
 }
 
 private func decode(_ payload: [UInt8]) throws -> Command.Layout { try Command.decode(payload.span.bytes) }
@@ -62,6 +72,19 @@ private func restored(_ chunks: [[UInt8]], shardCount: Int) throws -> KeyValueSt
     #expect(store.count == model.count)
     #expect(store.liveBytes == model.reduce(0) { $0 + $1.key.count + $1.value.count })
     for (name, value) in model { #expect(store.get(name) == value) }
+  }
+
+  @Test(arguments: [0, 1, 2, 15, 16, 17, 31, 32, 33, 300])
+  func aBatchOfReadsFindsWhatSingleReadsFind(count: Int) {
+    var generator = SeededGenerator(seed: UInt64(count))
+    let store = KeyValueStore(shardCount: 8, hashSeed: generator.next())
+    func name(_ number: Int) -> [UInt8] { Array("key-\(number + 100_000)".utf8) }
+    for number in 0..<200 { store.set(name(number), [UInt8](repeating: UInt8(number), count: number % 40)) }
+    // Half of the keys are not there; some come twice.
+    let numbers = (0..<count).map { _ in Int.random(in: 0..<400, using: &generator) }
+    let found = store.readAll(numbers.flatMap(name), keyBytes: name(0).count)
+    #expect(found.map(\.position) == Array(0..<count))
+    #expect(found.map(\.value) == numbers.map { store.get(name($0)) })
   }
 
   @Test func equalStatesHaveEqualHashesWhateverTheirHistory() throws {

@@ -1,13 +1,23 @@
 #ifndef CWEIR_SYSTEM_H
 #define CWEIR_SYSTEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 // Linux calls that Swift's Glibc module does not have. Each returns -1 and sets errno where it fails.
 
 /// Begins to fetch the cache line at `address`, which is about to be written. Any address will do: nothing is read.
 static inline void cweir_prefetch_for_write(uintptr_t address) { __builtin_prefetch((const void *)address, 1, 3); }
+
+/// Begins to fetch the cache line at `address`, to be read only.
+static inline void cweir_prefetch(uintptr_t address) { __builtin_prefetch((const void *)address, 0, 3); }
+
+/// Whether two ranges of `count` bytes are equal.
+static inline bool cweir_bytes_are_equal(const void *a, const void *b, size_t count) {
+  return memcmp(a, b, count) == 0;
+}
 
 /// Nanoseconds of CLOCK_BOOTTIME, which goes on while the machine sleeps: what leases are counted in.
 uint64_t cweir_boottime_nanoseconds(void);

@@ -1,42 +1,43 @@
 import CWeir
+import HotPaths
 import Measure
 
 /// What the hot paths cost on this machine, each beside its reference in the same run.
-public struct HotPathReport: Sendable, Codable {
-  public struct Reference: Sendable, Codable {
-    public var name: String
-    public var nanosecondsPerOp: Double
+struct HotPathReport: Sendable, Codable {
+  struct Reference: Sendable, Codable {
+    var name: String
+    var nanosecondsPerOp: Double
   }
 
-  public struct Measurement: Sendable, Codable {
-    public var name: String
-    public var suite: HotPathSuite
-    public var operation: String
+  struct Measurement: Sendable, Codable {
+    var name: String
+    var suite: HotPathSuite
+    var operation: String
     /// Median over the rounds, in CPU time of the measuring thread.
-    public var nanosecondsPerOp: Double
+    var nanosecondsPerOp: Double
     /// Fastest round.
-    public var minimumNanosecondsPerOp: Double
+    var minimumNanosecondsPerOp: Double
     /// Scaled median distance from the median: what a standard deviation would be without outliers.
-    public var spreadNanosecondsPerOp: Double
-    public var operationsPerSecond: Double
+    var spreadNanosecondsPerOp: Double
+    var operationsPerSecond: Double
     /// Of payload; nil where an operation moves none.
-    public var payloadBytesPerSecond: Double?
+    var payloadBytesPerSecond: Double?
     /// Exact, over many operations in the steady state.
-    public var allocationsPerOp: Double
-    public var bytesPerOp: Double
+    var allocationsPerOp: Double
+    var bytesPerOp: Double
     /// nil where nothing plain stands beside it.
-    public var reference: Reference?
+    var reference: Reference?
     /// Median of the rounds' ratios of reference to hot path: above 1, the hot path is faster by that factor.
-    public var referenceRatio: Double?
+    var referenceRatio: Double?
   }
 
-  public var hotPaths: [Measurement]
+  var hotPaths: [Measurement]
   /// False if the allocation counter does not serve this process: the counts mean nothing then.
-  public var areAllocationsCounted: Bool
+  var areAllocationsCounted: Bool
 
   /// Measures each of `paths` and its reference, round by round in turns, so that both see the same machine.
   /// - Parameter short: a few milliseconds a path, for the summary of a run; otherwise about half a second.
-  public static func measure(short: Bool = false, paths: [HotPath] = HotPaths.all) -> HotPathReport {
+  static func measure(short: Bool = false, paths: [HotPath] = HotPaths.all) -> HotPathReport {
     let plan = short ? Plan(rounds: 9, roundNanoseconds: 1_000_000) : Plan(rounds: 31, roundNanoseconds: 8_000_000)
     return HotPathReport(
       hotPaths: paths.map { measure($0, plan) }, areAllocationsCounted: AllocationCount.isActive)
