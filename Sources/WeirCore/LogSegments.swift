@@ -58,7 +58,11 @@ struct LogSegments: ~Copyable {
   mutating func begin(toHold byteCount: Int) {
     let slab = fresh(toHold: byteCount)
     if head > 64, head > slabs.count / 2 {
-      slabs.removeFirst(head)
+      // By hand: what the library does in one call instantiates types when it is first needed, which takes memory in the
+      // middle of the steady state.
+      let live = slabs.count - head
+      for position in 0..<live { slabs.swapAt(position, head + position) }
+      while slabs.count > live { slabs.removeLast() }
       head = 0
     }
     slabs.append(slab)
