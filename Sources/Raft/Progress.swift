@@ -86,7 +86,7 @@ public struct Progress: Sendable, BitwiseCopyable {
       // response. Otherwise an empty message would follow every event while the member answers nothing.
       isAppendFlowPaused = inflights.isFull
     case .probe: isAppendFlowPaused = true
-    case .snapshot: preconditionFailure("append messages are not sent while a snapshot is under way")
+    case .snapshot: invariant(false, "append messages are not sent while a snapshot is under way")
     }
   }
 

@@ -31,7 +31,7 @@ public struct ProgressTracker: Sendable {
     }
     voterSlots = configuration.voters.compactMap { slot(of: $0) }
     outgoingSlots = configuration.votersOutgoing.compactMap { slot(of: $0) }
-    precondition(
+    invariant(
       voterSlots.count == configuration.voters.count && outgoingSlots.count == configuration.votersOutgoing.count,
       "each voter has a progress")
   }

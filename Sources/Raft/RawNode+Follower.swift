@@ -85,15 +85,16 @@ extension RawNode {
       // An old message. What is committed is the same in both logs.
       return sendAcknowledgement(to: leader, index: log.committed)
     }
-    guard log.matches(previous) || takesUnmatched(previous, isEmpty: entries.isEmpty) else {
-      return rejectAppend(behind: previous, from: leader)
+    guard log.matches(previous) else {
+      return takesUnmatched(previous, isEmpty: entries.isEmpty)
+        ? acknowledgeUnmatched(previous.index, to: leader, commit: commit)
+        : rejectAppend(behind: previous, from: leader)
     }
     let lastNew = previous.index + UInt64(entries.count)
     if !entries.isEmpty { try takeEntries(entries) }
     // Not beyond what this message says is the same: entries behind may be left over from an older leader.
     log.commit(to: min(commit, lastNew))
-    let acknowledgesAll = hasPlantedBugs && plantedBugs.contains(.acknowledgeOwnLastIndex)
-    sendAcknowledgement(to: leader, index: acknowledgesAll ? log.lastIndex : lastNew)
+    sendAcknowledgement(to: leader, index: lastNew)
   }
 
   @inline(__always)
@@ -124,7 +125,14 @@ extension RawNode {
 
   private func takesUnmatched(_ previous: EntryID, isEmpty: Bool) -> Bool {
     hasPlantedBugs && plantedBugs.contains(.appendWithoutPreviousTerm) && previous.term == 0
-      && previous.index <= log.lastIndex && isEmpty
+      && previous.index > log.lastIndex && isEmpty
+  }
+
+  /// The planted bug's other half: what is beyond the end has term 0, like the message, and so "matches".
+  @inline(never)
+  private mutating func acknowledgeUnmatched(_ index: LogIndex, to leader: NodeID, commit: LogIndex) {
+    log.commit(to: min(commit, log.lastIndex))
+    sendAcknowledgement(to: leader, index: index)
   }
 
   @inline(never)

@@ -8,18 +8,18 @@ extension RawNode {
     if message.from == .none { message.from = id }
     switch message.type {
     case .vote, .preVote:
-      precondition(message.term != 0, "term should be set when sending \(message.type.etcdName)")
+      invariant(message.term != 0, "term should be set when sending \(message.type.etcdName)")
     case .voteResponse, .preVoteResponse, .propose, .readIndex:
       // Votes carry their own term; what is passed on to the leader carries none, to be valid in any.
       break
     default:
-      precondition(message.term == 0, "term should not be set when sending \(message.type.etcdName)")
+      invariant(message.term == 0, "term should not be set when sending \(message.type.etcdName) (was \(message.term))")
       message.term = term
     }
     switch message.type {
     case .appendResponse, .voteResponse, .preVoteResponse: sendAfterAppend(message)
     default:
-      precondition(message.to != id, "message should not be self-addressed when sending \(message.type.etcdName)")
+      invariant(message.to != id, "message should not be self-addressed when sending \(message.type.etcdName)")
       trace(.send(message.type, to: message.to))
       outbox.append(message)
     }
@@ -70,7 +70,7 @@ extension RawNode {
     let last = log.lastIndex
     // The previous term is looked up even for an empty message: without it (compacted away) a member would take a message
     // that says nothing about where the logs agree, and commit what it does not have.
-    guard let previousTerm = log.term(at: next - 1) ?? termOfCompactedPrevious() else {
+    guard let previousTerm = log.term(at: next - 1) ?? termOfCompactedPrevious(slot: slot) else {
       return sendSnapshot(slot: slot)
     }
     if next > last, !evenIfEmpty { return false }
@@ -94,8 +94,10 @@ extension RawNode {
   }
 
   /// Nil, so that a snapshot is sent instead.
-  private func termOfCompactedPrevious() -> Term? {
-    hasPlantedBugs && plantedBugs.contains(.appendWithoutPreviousTerm) ? 0 : nil
+  private func termOfCompactedPrevious(slot: Int) -> Term? {
+    guard hasPlantedBugs, plantedBugs.contains(.appendWithoutPreviousTerm) else { return nil }
+    let isThrottled = tracker.progress[slot].state == .replicate && tracker.progress[slot].inflights.isFull
+    return isThrottled ? 0 : nil
   }
 
   @inline(never)

@@ -229,6 +229,7 @@ extension RawNode {
 
   mutating func entriesApplied(through index: LogIndex, batch: EntryBatch) {
     applied(through: index, bytes: batch.byteCount)
+    if hasPlantedBugs && plantedBugs.contains(.uncommittedBytesLeak) { return }
     uncommittedBytes = max(uncommittedBytes - batch.payloadBytes, 0)
   }
 
@@ -241,8 +242,7 @@ extension RawNode {
   private mutating func applied(through index: LogIndex, bytes: Int) {
     let newApplied = min(max(index, log.applied), log.committed)
     log.applied(through: newApplied, bytes: bytes)
-    guard role == .leader, tracker.configuration.autoLeave, newApplied >= pendingConfigurationIndex else { return }
-    leaveJointAutomatically()
+    leaveJointIfDue()
   }
 }
 

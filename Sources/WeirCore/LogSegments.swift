@@ -57,17 +57,18 @@ struct LogSegments: ~Copyable {
   @inline(never)
   mutating func begin(toHold byteCount: Int) {
     let slab = fresh(toHold: byteCount)
-    if head > 64, head > slabs.count / 2 {
-      // By hand: what the library does in one call instantiates types when it is first needed, which takes memory in the
-      // middle of the steady state.
-      let live = slabs.count - head
-      for position in 0..<live { slabs.swapAt(position, head + position) }
-      while slabs.count > live { slabs.removeLast() }
-      head = 0
-    }
+    if head > 64, head > slabs.count / 2 { clearReleased() }
     slabs.append(slab)
     used = 0
     point()
+  }
+
+  /// Moves the live segments to the front. One by one: `removeFirst(_:)` has the runtime allocate the description of a type
+  /// when it is used first, which is long after the log is warm.
+  private mutating func clearReleased() {
+    for position in head..<slabs.count { slabs.swapAt(position - head, position) }
+    for _ in 0..<head { slabs.removeLast() }
+    head = 0
   }
 
   /// Lets go of the segments in front of `number`, but never of the last one.
