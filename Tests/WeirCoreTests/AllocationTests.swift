@@ -16,9 +16,9 @@ import WeirCore
     #expect(WorkloadCost.areAllocationsCounted)
   }
 
-  @Test func theFourSuitesOfTheCoreAreAllChecked() {
-    let suites = Set(Self.paths.map(\.suite))
-    #expect(suites == [.logAppend, .messageEncoding, .quorumCommit, .broadcastQueue])
+  @Test func allSuitesAreChecked() {
+    #expect(Set(Self.paths.map(\.suite)) == Set(HotPathSuite.allCases))
+    #expect(HotPaths.raftCore.allSatisfy { $0.isAllocationFree })
   }
 
   @Test(arguments: paths.map(\.name))
