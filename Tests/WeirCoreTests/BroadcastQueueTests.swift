@@ -175,7 +175,7 @@ import Testing
   /// The lists of what was not sent, with lengths from all of the range: they find what a sorted array finds.
   @Test(arguments: 0..<4)
   func theListsFindTheNewestOfTheLongestThatFits(seed: Int) {
-    var random = SeededGenerator(seed: UInt64(200 + seed))
+    var random = SplitMix64(seed: UInt64(200 + seed))
     let lengths = (0..<12).map { _ in random.below(65_536) } + [0, 1, 255, 256, 65_535]
     var lists = BroadcastLists(capacity: 64)
     lists.grow(capacity: 512)
