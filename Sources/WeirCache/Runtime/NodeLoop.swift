@@ -199,6 +199,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     nextTick = now + configuration.tickNanoseconds
     raft.tick()
     expireTransfers()
+    repeatTransfers()
     forgetDeparted()
   }
 
