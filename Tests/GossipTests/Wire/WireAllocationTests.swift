@@ -1,5 +1,6 @@
 import CAllocationCounter
 import Testing
+import WeirCore
 
 @testable import Gossip
 
@@ -86,7 +87,7 @@ struct WireAllocationTests {
     configuration.label = Array("cacheA".utf8)
     configuration.isCompressionEnabled = compression
     var codec = PacketCodec(configuration)
-    var generator = SeededGenerator(seed: 0)
+    var generator = SplitMix64(seed: 0)
     let bodies =
       [GossipMessage.ping(WireSamples.ping).encoded()]
       + Array(repeating: GossipMessage.alive(WireSamples.alive).encoded(), count: 16)
@@ -132,7 +133,7 @@ struct WireAllocationTests {
 
   @Test("LZW in both directions")
   func lzw() {
-    var generator = SeededGenerator(seed: 0)
+    var generator = SplitMix64(seed: 0)
     let input = (0..<1400).map { _ in UInt8.random(in: 0..<8, using: &generator) }
     var encoder = LZWEncoder()
     var decoder = LZWDecoder()

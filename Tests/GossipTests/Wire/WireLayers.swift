@@ -1,4 +1,5 @@
 import Foundation
+import WeirCore
 
 @testable import Gossip
 
@@ -341,7 +342,7 @@ struct LayerWalk {
     var configuration = WireConfiguration()
     configuration.isCompressionEnabled = false
     var encoder = StreamEncoder(configuration)
-    var generator = SeededGenerator(seed: 0)
+    var generator = SplitMix64(seed: 0)
     let rebuilt = try encoder.encode(message, side: .acceptor, using: &generator)
     // Older memberlist writes signed fields above 127 as unsigned numbers; both forms are right.
     return rebuilt == bytes ? rebuilt : Self.withUnsignedLengths(rebuilt)
