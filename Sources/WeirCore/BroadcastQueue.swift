@@ -245,7 +245,18 @@ public struct BroadcastQueue: ~Copyable {
     overheadBytes: Int, limitBytes: Int, nodeCount: Int, onFinish: (FinishedBroadcast) -> Void = { _ in },
     visit: (RawSpan) -> Void
   ) -> Int {
-    let limit = Self.retransmitLimit(multiplier: retransmitMultiplier, nodeCount: nodeCount)
+    take(
+      overheadBytes: overheadBytes, limitBytes: limitBytes,
+      transmissions: Self.retransmitLimit(multiplier: retransmitMultiplier, nodeCount: nodeCount), onFinish: onFinish,
+      visit: visit)
+  }
+
+  /// The same where the caller says how often each broadcast is sent in all.
+  @discardableResult
+  public mutating func take(
+    overheadBytes: Int, limitBytes: Int, transmissions limit: Int, onFinish: (FinishedBroadcast) -> Void = { _ in },
+    visit: (RawSpan) -> Void
+  ) -> Int {
     var left = limitBytes
     var tier: UInt64 = 0
     var visited = 0
