@@ -64,10 +64,15 @@ public struct BenchConfiguration: Codable, Sendable, Equatable {
   public var valueBytes: Int
   public var distribution: String
   public var seed: UInt64
+  /// How the nodes wait for their sockets: `poll` or `dispatch`; null where the target does not say.
+  public var readiness: String?
+  /// How long a node polls again before it sleeps.
+  public var repollMicroseconds: Double?
 
   public init(
     suite: String, target: String, nodes: Int, durability: String, tickMilliseconds: Int, electionTicks: Int,
-    heartbeatTicks: Int, workers: Int, keys: Int, valueBytes: Int, distribution: String, seed: UInt64
+    heartbeatTicks: Int, workers: Int, keys: Int, valueBytes: Int, distribution: String, seed: UInt64,
+    readiness: String? = nil, repollMicroseconds: Double? = nil
   ) {
     self.suite = suite
     self.target = target
@@ -81,6 +86,17 @@ public struct BenchConfiguration: Codable, Sendable, Equatable {
     self.valueBytes = valueBytes
     self.distribution = distribution
     self.seed = seed
+    self.readiness = readiness
+    self.repollMicroseconds = repollMicroseconds
+  }
+}
+
+extension BenchConfiguration {
+  /// Both in words; nil where the target does not say.
+  public var readinessText: String? {
+    guard let readiness else { return nil }
+    let repoll = repollMicroseconds ?? 0
+    return "\(readiness) loop, re-poll " + (repoll > 0 ? "\(Int(repoll.rounded())) µs" : "off")
   }
 }
 

@@ -316,6 +316,7 @@ public enum HTMLReport {
         "tick, election, heartbeat",
         "\(configuration.tickMilliseconds) ms, \(configuration.electionTicks) ticks, \(configuration.heartbeatTicks) ticks",
       ],
+      ["readiness of sockets", configuration.readinessText ?? "not known"],
       ["keys", "\(configuration.keys), \(configuration.distribution)"],
       ["value", "\(configuration.valueBytes) bytes"], ["load workers", String(configuration.workers)],
       ["seed", String(configuration.seed)], ["duration", "\(NumberFormat.short(summary.durationSeconds)) s"],

@@ -31,7 +31,7 @@ public enum TerminalSummary {
     return [
       "weir bench \(configuration.suite): \(cluster)",
       "\(machine.cpuModel), \(machine.logicalCores) cores; \(machine.allocator); Swift \(machine.toolchain) "
-        + "(\(machine.buildConfiguration)); commit \(revision)",
+        + "(\(machine.buildConfiguration)); commit \(revision)" + (configuration.readinessText.map { "; \($0)" } ?? ""),
     ]
   }
 

@@ -35,6 +35,7 @@ struct Bench: ParsableCommand {
     Sweep.self,
     Explain.self,
     Processes.self,
+    StoppedPeer.self,
     NodeProcess.self,
     Simulate.self,
     GossipWire.self,

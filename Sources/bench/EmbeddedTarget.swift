@@ -12,11 +12,13 @@ import WeirTransport
 final class EmbeddedTarget: Target {
   let name = "embedded"
   let cluster: EmbeddedCluster
+  let readiness: Readiness?
   /// A folder of its own that goes with the target.
   private let temporaryDirectory: String?
 
-  init(cluster: EmbeddedCluster, temporaryDirectory: String? = nil) {
+  init(cluster: EmbeddedCluster, readiness: Readiness? = nil, temporaryDirectory: String? = nil) {
     self.cluster = cluster
+    self.readiness = readiness
     self.temporaryDirectory = temporaryDirectory
   }
 
@@ -95,7 +97,8 @@ struct EmbeddedTargetFactory: TargetFactory {
         node.storage = .files(directory: "\(directory)/node-\(node.id)", sync: sync)
       }
     }
-    let target = EmbeddedTarget(cluster: cluster, temporaryDirectory: temporaryDirectory)
+    let target = EmbeddedTarget(
+      cluster: cluster, readiness: eventLoop.readiness, temporaryDirectory: temporaryDirectory)
     let deadline = cweir_monotonic_nanoseconds() + 30_000_000_000
     guard cluster.waitForLeader(deadlineNanoseconds: deadline) != nil else {
       target.shutdown()
@@ -151,16 +154,15 @@ private final class EmbeddedSession: TargetSession {
   private var leader = 0
   private var builder = EntryBatchBuilder(capacity: 256 << 10)
   private var tokens: [UInt32] = []
+  private var template: CommandTemplate
   private var leaseReads = ReadBatch()
-  private var setCommand: [UInt8] = []
-  private var deleteCommand: [UInt8]
 
   private static let laneCapacity = 1 << 16
 
   init(cluster: EmbeddedCluster, readMode: Load.ReadMode) throws {
     self.cluster = cluster
     self.readMode = readMode
-    deleteCommand = try Command.encode(.delete, key: [UInt8](repeating: 0, count: KeySpelling.keyBytes))
+    template = try CommandTemplate()
     for node in cluster.nodes {
       ways.append(Way(node: node, lane: try node.openLane(capacity: Self.laneCapacity, parker: parker)))
     }
@@ -218,35 +220,8 @@ private final class EmbeddedSession: TargetSession {
   // MARK: Writes
 
   private func frame(_ submission: Submission) {
-    let operation = submission.operation
-    let (low, high) = KeySpelling.words(operation.keyNumber)
-    if operation.kind == .set {
-      let valueBytes = Int(operation.valueBytes)
-      let size = Command.encodedBytes(keyBytes: KeySpelling.keyBytes, valueBytes: valueBytes)
-      if setCommand.count != size { setCommand = Self.makeSetCommand(valueBytes: valueBytes) }
-      let (valueLow, valueHigh) = operation.value.words
-      setCommand.withUnsafeMutableBytes { bytes in
-        bytes.storeBytes(of: low.littleEndian, toByteOffset: Command.headerBytes, as: UInt64.self)
-        bytes.storeBytes(of: high.littleEndian, toByteOffset: Command.headerBytes + 8, as: UInt64.self)
-        bytes.storeBytes(of: valueLow.littleEndian, toByteOffset: Command.headerBytes + 16, as: UInt64.self)
-        bytes.storeBytes(of: valueHigh.littleEndian, toByteOffset: Command.headerBytes + 24, as: UInt64.self)
-      }
-      builder.append(payload: setCommand.span.bytes)
-    } else {
-      deleteCommand.withUnsafeMutableBytes { bytes in
-        bytes.storeBytes(of: low.littleEndian, toByteOffset: Command.headerBytes, as: UInt64.self)
-        bytes.storeBytes(of: high.littleEndian, toByteOffset: Command.headerBytes + 8, as: UInt64.self)
-      }
-      builder.append(payload: deleteCommand.span.bytes)
-    }
+    template.withCommand(submission.operation) { builder.append(payload: $0) }
     tokens.append(submission.token)
-  }
-
-  /// A command whose key and value name are filled in for each operation.
-  private static func makeSetCommand(valueBytes: Int) -> [UInt8] {
-    let key = [UInt8](repeating: 0, count: KeySpelling.keyBytes)
-    let value = [UInt8](repeating: ValueID.filler, count: valueBytes)
-    return (try? Command.encode(.set, key: key, value: value)) ?? []
   }
 
   private func submitWrites(_ completions: inout [Completion]) {

@@ -1,4 +1,3 @@
-import CWeir
 import HotPaths
 import Measure
 
@@ -40,7 +39,7 @@ struct HotPathReport: Sendable, Codable {
   static func measure(short: Bool = false, paths: [HotPath] = HotPaths.all) -> HotPathReport {
     let plan = short ? Plan(rounds: 9, roundNanoseconds: 1_000_000) : Plan(rounds: 31, roundNanoseconds: 8_000_000)
     return HotPathReport(
-      hotPaths: paths.map { measure($0, plan) }, areAllocationsCounted: AllocationCount.isActive)
+      hotPaths: paths.map { measure($0, plan) }, areAllocationsCounted: WorkloadCost.areAllocationsCounted)
   }
 
   private struct Plan {
@@ -51,44 +50,30 @@ struct HotPathReport: Sendable, Codable {
   private static func measure(_ path: HotPath, _ plan: Plan) -> Measurement {
     let workload = path.makeWorkload()
     let referenceWorkload = path.reference?.makeWorkload()
-    let operations = calibrate(workload, plan)
-    let referenceOperations = referenceWorkload.map { calibrate($0, plan) } ?? 0
+    let operations = WorkloadCost.operations(of: workload, filling: plan.roundNanoseconds)
+    let referenceOperations =
+      referenceWorkload.map { WorkloadCost.operations(of: $0, filling: plan.roundNanoseconds) } ?? 0
     var times: [Double] = []
     var referenceTimes: [Double] = []
     for _ in 0..<plan.rounds {
-      times.append(time(workload, operations))
-      if let referenceWorkload { referenceTimes.append(time(referenceWorkload, referenceOperations)) }
+      times.append(WorkloadCost.measure(workload, operations: operations).nanosecondsPerOperation)
+      if let referenceWorkload {
+        let cost = WorkloadCost.measure(referenceWorkload, operations: referenceOperations)
+        referenceTimes.append(cost.nanosecondsPerOperation)
+      }
     }
-    let count = AllocationCount.measure(workload, warmUp: 0, operations: operations)
+    // Apart from the rounds, whose arrays of times grow in between.
+    let cost = WorkloadCost.measure(workload, operations: operations)
     let median = Statistics.median(times)
     return Measurement(
       name: path.name, suite: path.suite, operation: path.operation, nanosecondsPerOp: median,
       minimumNanosecondsPerOp: times.min() ?? median,
       spreadNanosecondsPerOp: Statistics.scaledMedianAbsoluteDeviation(times), operationsPerSecond: 1e9 / median,
       payloadBytesPerSecond: path.payloadBytes > 0 ? Double(path.payloadBytes) * 1e9 / median : nil,
-      allocationsPerOp: count.allocationsPerOperation, bytesPerOp: count.bytesPerOperation,
+      allocationsPerOp: cost.allocationsPerOperation, bytesPerOp: cost.allocatedBytesPerOperation,
       reference: path.reference.map {
         Reference(name: $0.name, nanosecondsPerOp: Statistics.median(referenceTimes))
       },
       referenceRatio: path.reference.map { _ in Statistics.median(zip(referenceTimes, times).map { $0 / $1 }) })
-  }
-
-  /// Warms up, and finds how many operations fill a round.
-  private static func calibrate(_ workload: any Workload, _ plan: Plan) -> Int {
-    var operations = workload.operationsPerStep
-    while true {
-      let start = cweir_thread_cpu_nanoseconds()
-      operations = workload.run(operations)
-      let elapsed = cweir_thread_cpu_nanoseconds() - start
-      if elapsed >= plan.roundNanoseconds { return operations }
-      operations *= 2
-    }
-  }
-
-  /// CPU nanoseconds of one operation.
-  private static func time(_ workload: any Workload, _ operations: Int) -> Double {
-    let start = cweir_thread_cpu_nanoseconds()
-    let done = workload.run(operations)
-    return Double(cweir_thread_cpu_nanoseconds() - start) / Double(done)
   }
 }

@@ -34,7 +34,10 @@ struct GossipMembershipTests {
     try await old.transferLeadership(to: new.id, timeoutNanoseconds: 60_000_000_000)
     #expect(eventually { cluster.leader != nil })
     for gossip in cluster.gossip {
-      #expect(eventually { gossip.members.filter { $0.role == .leader }.map(\.raftID) == cluster.leader.map { [$0.id] } })
+      #expect(
+        eventually {
+          gossip.members.filter { $0.role == .leader }.map(\.raftID) == cluster.leader.map { [$0.id] }
+        })
     }
   }
 

@@ -137,8 +137,8 @@ private func restored(_ chunks: [[UInt8]], shardCount: Int) throws -> KeyValueSt
     let truncated = StateRestore(into: store)
     try truncated.append([1, 0, 0, 0, 4, 0, 0, 0, 9])
     #expect(throws: StateRestoreError.truncated) { try truncated.commit() }
-    #expect(throws: StateRestoreError.invalidLength(keyBytes: 0, valueBytes: 1)) {
-      try StateRestore(into: store).append([0, 0, 0, 0, 1, 0, 0, 0])
+    #expect(throws: StateRestoreError.malformedMembers) {
+      try StateRestore(into: store).append([0, 0, 0, 0, 1, 0, 0, 0, 9])
     }
     #expect(throws: StateRestoreError.invalidLength(keyBytes: .max, valueBytes: .max)) {
       try StateRestore(into: store).append([UInt8](repeating: 255, count: 8))

@@ -1,6 +1,7 @@
 #ifndef CWEIR_SYSTEM_H
 #define CWEIR_SYSTEM_H
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -42,6 +43,9 @@ int cweir_epoll_remove(int epoll, int descriptor);
 
 /// Waits for events. `timeout_nanoseconds` below 0: for ever. Returns how many there are; 0 also if interrupted.
 int cweir_epoll_wait(int epoll, struct cweir_event *events, int capacity, int64_t timeout_nanoseconds);
+
+/// poll(2) with a timeout in nanoseconds, below 0: for ever. Returns how many are ready; 0 also if interrupted.
+int cweir_poll(struct pollfd *descriptors, size_t count, int64_t timeout_nanoseconds);
 
 /// A non-blocking eventfd, and a wake-up through it.
 int cweir_eventfd(void);

@@ -17,6 +17,7 @@ public struct FinishedRun: Sendable {
 public struct SuiteOutcome: Sendable {
   public var plan: SuitePlan
   public var targetName: String
+  public var readiness: Readiness?
   public var runs: [FinishedRun] = []
   public var preload: RunResult?
   /// CLOCK_MONOTONIC when the cluster was up, and when the suite was over.
@@ -129,6 +130,6 @@ extension TargetCounters {
       peerMessages: sum(\.peerMessages), peerBytes: sum(\.peerBytes), wakeups: sum(\.wakeups), fsyncs: sum(\.fsyncs),
       gossipPackets: sum(\.gossipPackets), gossipBytes: sum(\.gossipBytes),
       gossipCPUNanoseconds: sum(\.gossipCPUNanoseconds), nodeCPUNanoseconds: sum(\.nodeCPUNanoseconds),
-      elections: sum(\.elections))
+      otherProcessCPUNanoseconds: sum(\.otherProcessCPUNanoseconds), elections: sum(\.elections))
   }
 }

@@ -109,6 +109,7 @@ extension SuiteOutcome {
       durability: plan.cluster.durability.rawValue, tickMilliseconds: plan.cluster.tickMilliseconds,
       electionTicks: plan.cluster.electionTicks, heartbeatTicks: plan.cluster.heartbeatTicks,
       workers: plan.workers, keys: plan.keys, valueBytes: plan.valueBytes,
-      distribution: plan.distribution.description, seed: plan.seed)
+      distribution: plan.distribution.description, seed: plan.seed, readiness: readiness?.mechanism,
+      repollMicroseconds: readiness?.repollMicroseconds)
   }
 }

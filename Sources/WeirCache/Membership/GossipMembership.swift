@@ -16,6 +16,7 @@ public final class GossipMembership: Sendable {
   public let agent: GossipNode
   private let node: Node
   private let raftAddress: String
+  private let clientAddress: String
   private let introductions: Introductions
   private let observer = Mutex<ObserverToken?>(nil)
 
@@ -23,19 +24,23 @@ public final class GossipMembership: Sendable {
   /// role is announced from here on.
   /// - Parameters:
   ///   - bind: where to gossip, for packets and streams alike; port 0 lets the system choose.
+  ///   - clientAddress: where the node serves clients, `host:port`; empty if it does not.
   ///   - membership: timings; `.local` for nodes on one machine.
   /// - Throws: `GossipNodeError` if it cannot listen.
   public init(
-    node: Node, bind: GossipAddress, membership: Gossip.MembershipConfiguration = .lan, log: Logger
+    node: Node, bind: GossipAddress, clientAddress: String = "",
+    membership: Gossip.MembershipConfiguration = .lan, log: Logger
   ) throws(GossipNodeError) {
     self.node = node
     raftAddress = node.address?.description ?? ""
+    self.clientAddress = clientAddress
     introductions = Introductions(node: node, log: log)
     var settings = GossipNodeConfiguration(
       name: NodeName("weir-\(node.clusterID)-\(node.id)"), bind: bind, membership: membership)
     settings.metadata =
       MemberMetadata(
-        raftID: node.id, clusterID: node.clusterID, role: node.status.role, raftAddress: raftAddress
+        raftID: node.id, clusterID: node.clusterID, role: node.status.role, raftAddress: raftAddress,
+        clientAddress: clientAddress
       ).encoded()
     agent = try GossipNode(settings, hooks: GossipHooks(events: introductions))
     let token = node.observe { [weak self] event in
@@ -66,7 +71,7 @@ public final class GossipMembership: Sendable {
   /// Tells the others that this node's role has changed. Returns at once; called for every change by itself.
   public func announce(role: Role) {
     let metadata = MemberMetadata(
-      raftID: node.id, clusterID: node.clusterID, role: role, raftAddress: raftAddress
+      raftID: node.id, clusterID: node.clusterID, role: role, raftAddress: raftAddress, clientAddress: clientAddress
     ).encoded()
     agent.update(metadata: metadata, timeout: .seconds(1)) { _ in }
   }

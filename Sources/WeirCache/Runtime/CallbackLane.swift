@@ -155,6 +155,7 @@ final class CallbackLane: Lane, @unchecked Sendable {
     let failed = failedTicket.load(ordering: .relaxed)
     let done = state.withLock { state in
       let end = state.reads.firstIndex { $0.ticket > settled } ?? state.reads.count
+      guard end > 0 else { return [] }
       let done = Array(state.reads[..<end])
       state.reads.removeFirst(end)
       return done

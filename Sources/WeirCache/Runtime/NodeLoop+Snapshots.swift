@@ -31,7 +31,7 @@ extension NodeLoop {
     current.attachment = MessageAttachment(snapshot: Snapshot(metadata: metadata))
     isCapturing = true
     log.info("node \(configuration.id) sends its state at index \(appliedIndex) to node \(message.to)")
-    transport.sendSnapshot(current, source: CaptureSource(store.beginCapture()))
+    transport.sendSnapshot(current, source: CaptureSource(beginCapture()))
   }
 
   func transportSnapshotSent(_ peer: NodeID, succeeded: Bool) {
@@ -71,6 +71,7 @@ extension NodeLoop {
       preconditionFailure("a snapshot that ended cleanly can be installed: \(error)")
     }
     self.restore = nil
+    meetMembers(ofSnapshot: restore.restore.memberAddresses)
     retention.reset()
     appliedIndex = snapshot.metadata.index
     configurationState = snapshot.metadata.configuration

@@ -30,7 +30,7 @@ extension NodeLoop {
   /// that: it happens once in a while to a follower that is far behind and has nothing better to do.
   private func persistInstalled(_ metadata: SnapshotMetadata, _ durable: DurableStorage) {
     do throws(StorageError) {
-      try DurableStorage.write(store.beginCapture(), metadata, to: durable.snapshots)
+      try DurableStorage.write(beginCapture(), metadata, to: durable.snapshots)
     } catch {
       fail(error)
     }
@@ -44,7 +44,7 @@ extension NodeLoop {
     isCapturing = true
     let metadata = SnapshotMetadata(index: appliedIndex, term: term, configuration: configurationState)
     let intake = intake
-    durable.write(store.beginCapture(), metadata) { result in
+    durable.write(beginCapture(), metadata) { result in
       _ = intake.perform { $0.snapshotWritten(metadata, result) }
     }
   }

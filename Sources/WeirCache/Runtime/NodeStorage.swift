@@ -147,6 +147,8 @@ struct RecoveredNode {
   var storage: DurableStorage
   var recovered: RecoveredState
   var snapshot: SnapshotMetadata?
+  /// Where the snapshot says that its members are.
+  var memberAddresses: [NodeID: String] = [:]
 
   /// Opens a node's directory and brings its state machine to where the newest snapshot is.
   static func open(
@@ -156,17 +158,20 @@ struct RecoveredNode {
     try fileSystem.createDirectory(directory)
     let snapshots = try SnapshotStore.open(fileSystem: fileSystem, directory: directory + "/snapshots")
     let newest = try snapshots.newest()
+    var memberAddresses: [NodeID: String] = [:]
     if let newest {
       let restore = StateRestore(into: store)
       try snapshots.reader(newest).forEachChunk { chunk in
         try restore.append(unsafe chunk.withUnsafeBytes { unsafe [UInt8]($0) })
       }
       try restore.commit()
+      memberAddresses = restore.memberAddresses
     }
     let (log, recovered) = try GroupCommitLog.open(
       fileSystem: fileSystem, directory: directory + "/log", options: LogOptions(owner: owner, sync: sync),
       snapshot: newest?.metadata, label: "weir.log.\(owner)")
     let storage = DurableStorage(log: log, snapshots: snapshots, hardState: recovered.hardState, wake: wake)
-    return RecoveredNode(storage: storage, recovered: recovered, snapshot: newest?.metadata)
+    return RecoveredNode(
+      storage: storage, recovered: recovered, snapshot: newest?.metadata, memberAddresses: memberAddresses)
   }
 }
