@@ -184,10 +184,16 @@ extension RawNode {
     becomeFollower(term: message.term, leader: isFromLeader ? message.from : .none)
   }
 
+  /// Whether a leader of an earlier term is told of this node's. With etcd's raft only stickiness to the leader is a reason;
+  /// but a learner, or a voter that was made one, never campaigns, so where it has a higher term than its leader (it stood
+  /// for election before) it would take nothing from it for ever.
+  private var tellsOldLeaders: Bool {
+    configuration.checkQuorum || configuration.preVote || isLearner
+  }
+
   private mutating func handleLowerTerm(_ message: Message) {
     switch message.type {
-    case .heartbeat where configuration.checkQuorum || configuration.preVote,
-      .append where configuration.checkQuorum || configuration.preVote:
+    case .heartbeat where tellsOldLeaders, .append where tellsOldLeaders:
       // A node that was cut off came back with a higher term than the leader's. With stickiness nobody listens to its
       // campaigns, so the leader must hear of its term otherwise and step down, once, to let it in again.
       send(Message(type: .appendResponse, to: message.from))
