@@ -50,6 +50,12 @@ struct SeedTests {
     #expect(report[.leaderRemoved] > 0 && report[.jointConfiguration] > 0)
   }
 
+  /// A node that was stopped because it was no member had been added again when the last leader went.
+  @Test("Nodes that were stopped too early are started again where their votes are needed")
+  func neededNode() {
+    #expect(Simulator.run(seed: 8512, profile: .membership).violation == nil)
+  }
+
   /// A transfer that came to nothing kept the leader from leaving a joint configuration, and nobody wrote afterwards.
   @Test("A failed transfer does not keep a quiet cluster in a joint configuration")
   func failedTransfer() {
