@@ -1,6 +1,6 @@
 import CAllocationCounter
 import Testing
-import WeirCore
+import struct WeirCore.SplitMix64
 
 @testable import Gossip
 
