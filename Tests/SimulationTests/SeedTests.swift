@@ -58,6 +58,13 @@ struct SeedTests {
     #expect(report[.transfer] > 0 && report[.jointConfiguration] > 0)
   }
 
+  @Test("A voter that became a learner with a higher term than its leader comes back")
+  func learnerWithHigherTerm() {
+    let plan = Simulator.plan(seed: 3316, profile: .slowApply)
+    #expect(!plan.core.preVote && !plan.core.checkQuorum)
+    #expect(Simulator.run(plan).violation == nil)
+  }
+
   /// A cluster only counts as converged if its learners hold and have applied what the leader has.
   @Test("Learners keep up under load, through crashes, partitions and snapshots")
   func learners() {

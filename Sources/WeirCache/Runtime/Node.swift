@@ -68,7 +68,8 @@ public final class Node: @unchecked Sendable {
     var recovered: RecoveredNode?
     if case .files(let directory, let sync) = configuration.storage {
       recovered = try RecoveredNode.open(
-        directory: directory, sync: sync, owner: configuration.id, store: store, wake: { intake.post() })
+        directory: directory, sync: sync, owner: configuration.id,
+        start: NodeLoop.bootstrap(configuration.initialVoters), store: store, wake: { intake.post() })
     }
     driver = try NodeLoop(
       configuration: configuration, store: store, published: published, intake: intake, loop: loop,

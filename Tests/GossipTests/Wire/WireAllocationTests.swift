@@ -113,7 +113,7 @@ struct WireAllocationTests {
     var configuration = WireConfiguration()
     configuration.isCompressionEnabled = compression
     var codec = PacketCodec(configuration)
-    var generator = SeededGenerator(seed: 0)
+    var generator = SplitMix64(seed: 0)
     let body = GossipMessage.alive(WireSamples.alive).encoded()
     let outbox = [1, 2, 3] + body + [4]
     var packet: [UInt8] = []
