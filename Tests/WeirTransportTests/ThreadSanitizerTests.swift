@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 import Testing
 
 /// Whether the thread sanitizer is worth its hours: a race that is really there has to be reported.
@@ -15,14 +16,22 @@ import Testing
     shared.initialize(to: 0)
     nonisolated(unsafe) let word = shared
     let done = DispatchSemaphore(value: 0)
+    let started = Started()
     for _ in 0..<2 {
       Thread {
+        // Both at once: of threads that follow one another the sanitizer may see one. Relaxed, so as to order nothing.
+        started.count.wrappingAdd(1, ordering: .relaxed)
+        while started.count.load(ordering: .relaxed) < 2 { sched_yield() }
         for _ in 0..<100_000 { word.pointee &+= 1 }
         done.signal()
       }.start()
     }
     for _ in 0..<2 { done.wait() }
     #expect(word.pointee > 0)
+  }
+
+  private final class Started: Sendable {
+    let count = Atomic<Int>(0)
   }
 
   @Test(.enabled(if: isSanitized && !isPlanted, "only in a build with --sanitize=thread"))
