@@ -19,10 +19,14 @@ import Testing
     let started = Started()
     for _ in 0..<2 {
       Thread {
-        // Both at once: of threads that follow one another the sanitizer may see one. Relaxed, so as to order nothing.
-        started.count.wrappingAdd(1, ordering: .relaxed)
-        while started.count.load(ordering: .relaxed) < 2 { sched_yield() }
-        for _ in 0..<100_000 { word.pointee &+= 1 }
+        // In turns, and both alive to the end: of an access by a thread that is gone, or whose history has run on, the
+        // sanitizer may not say anything. Relaxed, so as to order nothing.
+        started.wait(for: 2)
+        for _ in 0..<1000 {
+          word.pointee &+= 1
+          sched_yield()
+        }
+        started.wait(for: 4)
         done.signal()
       }.start()
     }
@@ -31,7 +35,12 @@ import Testing
   }
 
   private final class Started: Sendable {
-    let count = Atomic<Int>(0)
+    private let count = Atomic<Int>(0)
+
+    func wait(for number: Int) {
+      count.wrappingAdd(1, ordering: .relaxed)
+      while count.load(ordering: .relaxed) < number { sched_yield() }
+    }
   }
 
   @Test(.enabled(if: isSanitized && !isPlanted, "only in a build with --sanitize=thread"))
