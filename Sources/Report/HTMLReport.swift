@@ -311,7 +311,11 @@ public enum HTMLReport {
       ["memory", "\(machine.memoryBytes / (1 << 20)) MiB"], ["kernel", machine.kernel],
       ["allocator", machine.allocator], ["toolchain", "Swift \(machine.toolchain), \(machine.buildConfiguration)"],
       ["commit", machine.gitRevision + (machine.gitIsDirty ? " with uncommitted changes" : "")],
-      ["nodes, log", "\(configuration.nodes), \(configuration.durability)"],
+      ["nodes", "\(configuration.nodes)"], ["log", TerminalSummary.storage(summary)],
+      [
+        "bare write of 4 KiB, made durable, p50",
+        summary.storage?.bareSyncNanoseconds.map { "\(NumberFormat.microseconds($0.p50)) µs" } ?? "not measured",
+      ],
       [
         "tick, election, heartbeat",
         "\(configuration.tickMilliseconds) ms, \(configuration.electionTicks) ticks, \(configuration.heartbeatTicks) ticks",

@@ -37,6 +37,7 @@ struct Bench: ParsableCommand {
     Simulate.self,
     GossipWire.self,
     WAL.self,
+    SnapshotCommand.self,
   ]
 
   static func main() {

@@ -1,6 +1,7 @@
 import ArgumentParser
 import CWeir
 import Foundation
+import Load
 import Logging
 import WeirCache
 import WeirCore
@@ -23,6 +24,9 @@ struct NodeProcess: ParsableCommand {
   @Option var nodes: Int
   @Option var cluster: UInt64
   @Option var parent: Int32
+  @Option var sync = Durability.memory
+  /// The folder of this node alone.
+  @Option(name: .customLong("data-dir")) var dataDir: String?
   @OptionGroup var eventLoop: EventLoopOptions
 
   func validate() throws {
@@ -34,7 +38,9 @@ struct NodeProcess: ParsableCommand {
   func run() throws {
     // The kernel ends this process with its parent; asked after it was told so, in case the parent is gone already.
     guard cweir_end_with_parent(parent) == 1 else { return }
-    let node = try Self.makeNode(id: id, nodes: nodes, cluster: cluster, eventLoop: eventLoop.configuration)
+    let node = try Self.makeNode(
+      id: id, nodes: nodes, cluster: cluster, eventLoop: eventLoop.configuration,
+      storage: Self.storage(sync, in: dataDir))
     guard let address = node.address else { return }
     Self.say("address \(address)")
     while let line = readLine() {
@@ -57,8 +63,14 @@ struct NodeProcess: ParsableCommand {
     node.stop()
   }
 
+  /// Where a node of its own process keeps its log.
+  static func storage(_ sync: Durability, in directory: String?) -> NodeStorage {
+    guard let policy = sync.syncPolicy, let directory else { return .memory }
+    return .files(directory: directory, sync: policy)
+  }
+
   static func makeNode(
-    id: UInt64, nodes: Int, cluster: UInt64, eventLoop: EventLoopConfiguration
+    id: UInt64, nodes: Int, cluster: UInt64, eventLoop: EventLoopConfiguration, storage: NodeStorage
   ) throws -> Node {
     var log = Logger(label: "weir")
     log.logLevel = .error
@@ -66,6 +78,7 @@ struct NodeProcess: ParsableCommand {
       id: id, clusterID: cluster, listenAddress: try SocketAddress(host: "127.0.0.1", port: 0),
       initialVoters: (1...UInt64(nodes)).map { $0 }, seed: cluster &+ id, log: log)
     configuration.eventLoop = eventLoop
+    configuration.storage = storage
     return try Node(configuration)
   }
 
@@ -122,13 +135,17 @@ final class ChildNode {
   private let output = Pipe()
   private var buffer = Data()
 
-  init(id: UInt64, nodes: Int, cluster: UInt64, eventLoop: EventLoopOptions) throws {
+  init(
+    id: UInt64, nodes: Int, cluster: UInt64, eventLoop: EventLoopOptions, sync: Durability, directory: String?
+  ) throws {
     self.id = id
     process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
     process.arguments = [
       "node-process", "--id", "\(id)", "--nodes", "\(nodes)", "--cluster", "\(cluster)", "--parent", "\(getpid())",
       "--mechanism", eventLoop.mechanism.rawValue, "--repoll", "\(eventLoop.repoll)",
+      "--sync", sync.description,
     ]
+    if let directory { process.arguments? += ["--data-dir", directory] }
     process.standardInput = input
     process.standardOutput = output
     try process.run()

@@ -63,6 +63,8 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   var transfers: [LeadershipTransfer] = []
   var restore: (index: LogIndex, restore: StateRestore)?
   var isCapturing = false
+  /// Who waits for the snapshot that is being written.
+  var snapshotRequests: [@Sendable (Result<LogIndex, NodeError>) -> Void] = []
   /// Members that were removed and are still told so, until their connection can go.
   var departed: [NodeID] = []
   var memberAddresses: [NodeID: String] = [:]
@@ -156,7 +158,9 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     publishLease()
     transport.flush()
     if let board { noteFlush(board) }
-    if let failure = durable?.failure { fail(failure) }
+    if let durable {
+      if let failure = durable.failure { fail(failure) } else if durable.spaceWarning != nil { noteSpaceWarning() }
+    }
     publish()
     notifyLanes()
     if let board { noteAnswers(board) }
@@ -302,6 +306,8 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     }
     rounds.removeAll { slot, ticket in settle(slot: slot, ticket: ticket, succeeded: false) }
     for slot in lanes.indices { failIntake(of: slot, outcome: .shutdown) }
+    for request in snapshotRequests { request(.failure(.shutdown)) }
+    snapshotRequests.removeAll()
     client.shutDown()
     notifyLanes()
     transport.close()

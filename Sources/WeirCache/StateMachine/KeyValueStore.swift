@@ -172,7 +172,8 @@ public final class KeyValueStore: Sendable {
 
   var shardCount: Int { shards.count }
 
-  /// Replaces the whole state by that of `other`, which must not be used afterwards and has the same seed and shards.
+  /// Exchanges the whole state for that of `other`, which has the same seed and shards and is good for nothing but being
+  /// dropped afterwards: that frees every record of the old state, so it is done where nobody waits.
   func adopt(_ other: KeyValueStore) {
     precondition(other.shards.count == shards.count && other.hashSeed == hashSeed, "stores of one shape")
     for position in shards.indices {
@@ -182,6 +183,7 @@ public final class KeyValueStore: Sendable {
         swap(&table, &incoming)
         shards[position].note(table.slotsLocation)
       }
+      other.shards[position].table.withLock { swap(&$0, &incoming) }
     }
   }
 

@@ -43,10 +43,12 @@ struct ClusterProbe {
   var warmUpSeconds = 0.3
   var seconds = 1.0
   var eventLoop = EventLoopConfiguration()
+  var sync = Durability.always
+  var dataDir: String?
 
   func run() throws -> RunResult {
     let factory = EmbeddedTargetFactory(eventLoop: eventLoop)
-    let target = try factory.startCluster(ClusterConfiguration(nodes: nodes))
+    let target = try factory.startCluster(ClusterConfiguration(nodes: nodes, durability: sync, directory: dataDir))
     defer { target.shutdown() }
     let noHistory = HistoryBudget(selection: HistorySelection(seed: 0, threshold: 0), operations: 0)
     if workload != .write {

@@ -30,6 +30,8 @@ struct Processes: ParsableCommand {
   @Option(help: "Seconds for each run.")
   var seconds = 1.0
 
+  @OptionGroup var storage: StorageOptions
+
   @OptionGroup var eventLoop: EventLoopOptions
 
   func validate() throws {
@@ -45,15 +47,18 @@ struct Processes: ParsableCommand {
   private var levels: [Int] { outstanding.split(separator: ",").map { Int($0) ?? 0 } }
 
   func run() throws {
-    print("\(nodes) nodes, \(valueSize)-byte values, memory log, loopback TCP, closed loop")
+    let interrupts = EndOnInterrupt()
+    defer { withExtendedLifetime(interrupts) {} }
+    try storage.checkWritable()
+    print("\(nodes) nodes, \(valueSize)-byte values, \(storage.summary().text), loopback TCP, closed loop")
     print("where      operation  outstanding       ops/s   CPU µs/op   p50 µs   p99 µs  errors")
-    let group = try ProcessGroup(nodes: nodes, eventLoop: eventLoop)
+    let group = try ProcessGroup(nodes: nodes, eventLoop: eventLoop, storage: storage)
     defer { group.end() }
     try runAll("processes", on: group.target) { try group.childCPUNanoseconds() }
     try group.checkReplicas()
     group.end()
     let shared = try EmbeddedTargetFactory(eventLoop: eventLoop.configuration).startCluster(
-      ClusterConfiguration(nodes: nodes))
+      ClusterConfiguration(nodes: nodes, durability: storage.sync, directory: storage.dataDir))
     defer { shared.shutdown() }
     try runAll("threads", on: shared) { 0 }
     print("replicas of both clusters hold the same; the child processes have ended")
@@ -104,13 +109,22 @@ private final class ProcessGroup {
   let target: EmbeddedTarget
   private let own: Node
   private var children: [ChildNode] = []
+  /// The logs of all nodes, each in a folder of its own.
+  private let folder: TemporaryFolder?
 
-  init(nodes: Int, eventLoop: EventLoopOptions) throws {
+  init(nodes: Int, eventLoop: EventLoopOptions, storage: StorageOptions) throws {
     let cluster = UInt64(getpid()) | 1
-    own = try NodeProcess.makeNode(id: 1, nodes: nodes, cluster: cluster, eventLoop: eventLoop.configuration)
+    let folder = storage.sync == .memory ? nil : try TemporaryFolder(in: storage.dataDir)
+    self.folder = folder
+    func directory(_ id: UInt64) -> String? { folder.map { "\($0.path)/node-\(id)" } }
+    own = try NodeProcess.makeNode(
+      id: 1, nodes: nodes, cluster: cluster, eventLoop: eventLoop.configuration,
+      storage: NodeProcess.storage(storage.sync, in: directory(1)))
     target = EmbeddedTarget(cluster: EmbeddedCluster(nodes: [own]))
     for id in 2...UInt64(nodes) {
-      children.append(try ChildNode(id: id, nodes: nodes, cluster: cluster, eventLoop: eventLoop))
+      children.append(
+        try ChildNode(
+          id: id, nodes: nodes, cluster: cluster, eventLoop: eventLoop, sync: storage.sync, directory: directory(id)))
     }
     try connect()
     try takeLeadership()
@@ -164,5 +178,6 @@ private final class ProcessGroup {
     for child in children { child.end() }
     children.removeAll()
     own.stop()
+    folder?.remove()
   }
 }

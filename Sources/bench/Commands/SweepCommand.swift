@@ -30,6 +30,8 @@ struct Sweep: ParsableCommand {
   @Option(help: "Seconds of measuring for each point.")
   var seconds = 1.0
 
+  @OptionGroup var storage: StorageOptions
+
   @OptionGroup var eventLoop: EventLoopOptions
 
   func validate() throws {
@@ -38,8 +40,11 @@ struct Sweep: ParsableCommand {
   }
 
   func run() throws {
+    let interrupts = EndOnInterrupt()
+    defer { withExtendedLifetime(interrupts) {} }
+    try storage.checkWritable()
     print(
-      "closed loop, memory log, loopback TCP, \(workload.rawValue), \(eventLoop.mechanism.rawValue) loop, "
+      "closed loop, \(storage.summary().text), loopback TCP, \(workload.rawValue), \(eventLoop.mechanism.rawValue) loop, "
         + "re-poll \(eventLoop.repoll) µs")
     print("nodes  value B  workers  outstanding       ops/s   CPU µs/op   p50 µs   p99 µs  msgs/op  wakes/op")
     var rows: [(label: String, cpu: Double)] = []
@@ -86,6 +91,8 @@ struct Sweep: ParsableCommand {
     base.workload = workload
     base.seconds = seconds
     base.eventLoop = eventLoop.configuration
+    base.sync = storage.sync
+    base.dataDir = storage.dataDir
     if nodes == nil, valueSize == nil, workers == nil, outstanding == nil { return Self.defaultPoints(base) }
     var points = [base]
     points = try Self.expand(points, nodes, "--nodes", 1...9) { $0.nodes = $1 }
