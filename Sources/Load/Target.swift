@@ -144,21 +144,49 @@ public struct TargetError: Error, CustomStringConvertible, Sendable {
   }
 }
 
-/// When a node's log reaches the disk.
-public enum Durability: String, Sendable, CaseIterable, Codable {
+/// When a node's log is on the disk, against when what depends on it is answered.
+public enum Durability: Sendable, Hashable {
   /// The log lives in memory only.
   case memory
-  /// The log is written to a file, and the kernel decides when it reaches the disk.
-  case write
-  /// The log is on the disk before anything that depends on it is answered (one fdatasync for each batch).
-  case fsync
+  /// On the disk before anything that depends on it is answered.
+  case always
+  /// Answered once it is written to a file, on the disk every so many milliseconds.
+  case interval(milliseconds: Int)
+  /// Answered once it is written to a file; the kernel decides when that reaches the disk.
+  case off
+}
+
+extension Durability: CustomStringConvertible {
+  /// Reads `memory`, `always`, `interval:<ms>` or `off`; nil for anything else.
+  public init?(_ text: String) {
+    switch text {
+    case "memory": self = .memory
+    case "always": self = .always
+    case "off": self = .off
+    default:
+      guard text.hasPrefix("interval:"), let milliseconds = Int(text.dropFirst(9)),
+        (1...86_400_000).contains(milliseconds)
+      else { return nil }
+      self = .interval(milliseconds: milliseconds)
+    }
+  }
+
+  /// As `init` reads it.
+  public var description: String {
+    switch self {
+    case .memory: "memory"
+    case .always: "always"
+    case .interval(let milliseconds): "interval:\(milliseconds)"
+    case .off: "off"
+    }
+  }
 }
 
 /// What cluster to start. What a factory cannot do it refuses with a `TargetError`.
 public struct ClusterConfiguration: Sendable, Equatable {
   public var nodes: Int
   public var durability: Durability
-  /// Where the nodes keep their logs; nil: a temporary folder that `shutdown` removes.
+  /// Where the folder with the nodes' logs is made; nil: where temporary files go. It goes with the cluster.
   public var directory: String?
   /// Milliseconds between ticks.
   public var tickMilliseconds: Int
@@ -169,7 +197,7 @@ public struct ClusterConfiguration: Sendable, Equatable {
   public var seed: UInt64
 
   public init(
-    nodes: Int = 3, durability: Durability = .memory, directory: String? = nil, tickMilliseconds: Int = 50,
+    nodes: Int = 3, durability: Durability = .always, directory: String? = nil, tickMilliseconds: Int = 50,
     electionTicks: Int = 20, heartbeatTicks: Int = 1, seed: UInt64 = 1
   ) {
     self.nodes = nodes

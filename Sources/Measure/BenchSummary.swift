@@ -17,6 +17,8 @@ public struct BenchSummary: Codable, Sendable {
   /// The command line that repeats it.
   public var command: String
   public var machine: MachineFingerprint
+  /// Where the nodes' logs lay; null in results of before there was one.
+  public var storage: StorageSummary?
   public var configuration: BenchConfiguration
   public var runs: [RunSummary]
   public var leaseToSafe: LeaseToSafe?
@@ -28,9 +30,10 @@ public struct BenchSummary: Codable, Sendable {
 
   public init(
     valid: Bool, problems: [String], warnings: [String], aborted: Bool, startedUTC: String, durationSeconds: Double,
-    command: String, machine: MachineFingerprint, configuration: BenchConfiguration, runs: [RunSummary],
-    leaseToSafe: LeaseToSafe?, consistency: ConsistencySummary, gossip: GossipSummary? = nil,
-    generator: GeneratorSummary, hotPaths: [HotPathSummary]
+    command: String, machine: MachineFingerprint, storage: StorageSummary? = nil,
+    configuration: BenchConfiguration, runs: [RunSummary], leaseToSafe: LeaseToSafe?,
+    consistency: ConsistencySummary, gossip: GossipSummary? = nil, generator: GeneratorSummary,
+    hotPaths: [HotPathSummary]
   ) {
     self.valid = valid
     self.problems = problems
@@ -40,6 +43,7 @@ public struct BenchSummary: Codable, Sendable {
     self.durationSeconds = durationSeconds
     self.command = command
     self.machine = machine
+    self.storage = storage
     self.configuration = configuration
     self.runs = runs
     self.leaseToSafe = leaseToSafe
@@ -50,11 +54,32 @@ public struct BenchSummary: Codable, Sendable {
   }
 }
 
+/// The disk under the nodes' logs: without it no figure of a write can be compared.
+public struct StorageSummary: Codable, Sendable, Equatable {
+  /// When a log is on the disk, against when what depends on it is answered: `always`, `interval:<ms>`, `off`, or
+  /// `memory` where there is no log on a disk at all.
+  public var sync: String
+  /// `direct` (O_DIRECT and O_DSYNC), or `buffered` (pwrite, and fdatasync if anything is synced); null in memory.
+  public var writeMode: String?
+  /// Kind of the file system that the logs lay on, `ext4` say; null in memory.
+  public var fileSystem: String?
+  /// A write of 4 KiB alone, made durable in the same way, before the cluster started; null where nothing is synced.
+  public var bareSyncNanoseconds: LatencySummary?
+
+  public init(sync: String, writeMode: String?, fileSystem: String?, bareSyncNanoseconds: LatencySummary?) {
+    self.sync = sync
+    self.writeMode = writeMode
+    self.fileSystem = fileSystem
+    self.bareSyncNanoseconds = bareSyncNanoseconds
+  }
+}
+
 /// What the whole bench was told.
 public struct BenchConfiguration: Codable, Sendable, Equatable {
   public var suite: String
   public var target: String
   public var nodes: Int
+  /// The sync policy of the nodes' logs, as `StorageSummary.sync`.
   public var durability: String
   public var tickMilliseconds: Int
   public var electionTicks: Int
@@ -113,6 +138,8 @@ public struct RunSummary: Codable, Sendable {
   public var outstanding: Int
   public var workers: Int
   public var nodes: Int
+  /// The sync policy of this run's cluster; null in results of before there was a choice.
+  public var sync: String?
   public var valueBytes: Int
   public var readPercent: Int
   /// Asked for; null in a closed loop.
@@ -156,7 +183,8 @@ public struct RunSummary: Codable, Sendable {
 
   public init(
     name: String, operation: String, readMode: String?, loop: String, outstanding: Int, workers: Int, nodes: Int,
-    valueBytes: Int, readPercent: Int, ratePerSecond: Double?, arrival: String?, windowSeconds: Double,
+    sync: String? = nil, valueBytes: Int, readPercent: Int, ratePerSecond: Double?, arrival: String?,
+    windowSeconds: Double,
     operations: UInt64, errors: UInt64, opsPerSecond: Double, cpuMicrosecondsPerOp: Double,
     workerCpuMicrosecondsPerOp: Double, nodeCpuMicrosecondsPerOp: Double?, messagesPerOp: Double?,
     peerBytesPerOp: Double?, wakeupsPerOp: Double?,
@@ -171,6 +199,7 @@ public struct RunSummary: Codable, Sendable {
     self.outstanding = outstanding
     self.workers = workers
     self.nodes = nodes
+    self.sync = sync
     self.valueBytes = valueBytes
     self.readPercent = readPercent
     self.ratePerSecond = ratePerSecond

@@ -301,17 +301,23 @@ public enum HTMLReport {
     return "<section><h2>Hot paths alone</h2>\n\(HTML.table(heads, rows))</section>\n"
   }
 
+  private static func bareSync(_ summary: BenchSummary) -> String {
+    guard let latency = summary.storage?.bareSyncNanoseconds else { return "not measured" }
+    return "\(NumberFormat.microseconds(latency.p50)) µs"
+  }
+
   private static func environment(_ summary: BenchSummary) -> String {
     let machine = summary.machine
     let configuration = summary.configuration
-    let rows = [
+    let rows: [[String]] = [
       ["machine key", machine.key],
       ["processor", "\(machine.cpuVendor) \(machine.cpuModel), family/model \(machine.cpuFamily)"],
       ["logical cores, NUMA nodes", "\(machine.logicalCores), \(machine.numaNodes)"],
       ["memory", "\(machine.memoryBytes / (1 << 20)) MiB"], ["kernel", machine.kernel],
       ["allocator", machine.allocator], ["toolchain", "Swift \(machine.toolchain), \(machine.buildConfiguration)"],
       ["commit", machine.gitRevision + (machine.gitIsDirty ? " with uncommitted changes" : "")],
-      ["nodes, log", "\(configuration.nodes), \(configuration.durability)"],
+      ["nodes", "\(configuration.nodes)"], ["log", TerminalSummary.storage(summary)],
+      ["bare write of 4 KiB, made durable, p50", bareSync(summary)],
       [
         "tick, election, heartbeat",
         "\(configuration.tickMilliseconds) ms, \(configuration.electionTicks) ticks, \(configuration.heartbeatTicks) ticks",

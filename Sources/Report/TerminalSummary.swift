@@ -24,7 +24,7 @@ public enum TerminalSummary {
     let configuration = summary.configuration
     let machine = summary.machine
     let cluster =
-      "\(configuration.nodes) nodes (\(configuration.target), log in \(configuration.durability)), "
+      "\(configuration.nodes) nodes (\(configuration.target), \(storage(summary))), "
       + "\(NumberFormat.grouped(Double(configuration.keys))) keys \(configuration.distribution), "
       + "\(configuration.valueBytes)-byte values, \(configuration.workers) load workers, seed \(configuration.seed)"
     let revision = machine.shortRevision + (machine.gitIsDirty ? " with changes" : "")
@@ -33,6 +33,16 @@ public enum TerminalSummary {
       "\(machine.cpuModel), \(machine.logicalCores) cores; \(machine.allocator); Swift \(machine.toolchain) "
         + "(\(machine.buildConfiguration)); commit \(revision)" + (configuration.readinessText.map { "; \($0)" } ?? ""),
     ]
+  }
+
+  /// The log's sync policy, how it is written, and where.
+  static func storage(_ summary: BenchSummary) -> String {
+    guard summary.configuration.durability != "memory" else { return "log in memory" }
+    var text = "log synced \(summary.configuration.durability)"
+    if let storage = summary.storage, let mode = storage.writeMode, let kind = storage.fileSystem {
+      text += ", \(mode) on \(kind)"
+    }
+    return text
   }
 
   // MARK: Runs

@@ -16,6 +16,7 @@ public final class GroupCommitLog: Sendable {
     var failure: StorageError?
     var counters = LogCounters()
     var spaceWarning: (@Sendable (FileError) -> Void)?
+    var failureObserver: (@Sendable (StorageError) -> Void)?
   }
 
   public let options: LogOptions
@@ -79,9 +80,12 @@ public final class GroupCommitLog: Sendable {
   /// Entries that replace the log from their first index on, and a hard state, durable together. `completion` is called
   /// once both are; under `SyncPolicy.interval` and `.off`, once both are written.
   ///
-  /// After a failure every completion gets the error, this one included, and nothing is written any more.
+  /// After a failure every completion gets the error, this one included, and nothing is written any more. With neither
+  /// entries nor a hard state nothing is written either: it is complete once everything submitted before it is.
   public func submit(_ entries: EntryBatch, hardState: HardState? = nil, completion: @escaping Completion) {
-    stage(completion) { $0.append(entries, hardState: hardState) }
+    stage(completion) { stager in
+      if !entries.isEmpty || hardState != nil { stager.append(entries, hardState: hardState) }
+    }
   }
 
   /// A commit index, written with the next batch.
@@ -112,6 +116,12 @@ public final class GroupCommitLog: Sendable {
   /// current segment is full. The node should stop taking writes now.
   public func onSpaceWarning(_ body: @escaping @Sendable (FileError) -> Void) {
     gathering.withLock { $0.spaceWarning = body }
+  }
+
+  /// Called on the log's queue when the log ends by itself, before any completion hears of it: it may fail while nobody
+  /// waits for anything.
+  public func onFailure(_ body: @escaping @Sendable (StorageError) -> Void) {
+    gathering.withLock { $0.failureObserver = body }
   }
 
   /// Writes and syncs what was submitted, then closes the log. `completion` is called last.
@@ -151,28 +161,31 @@ public final class GroupCommitLog: Sendable {
   /// and a prepared segment get their turn under load.
   private func writeOne() {
     guard let writer = worker.writer else { return }
-    let taken: (staging: LogStaging, waiting: [Completion])? = gathering.withLock { state in
-      guard stager.hasStaged else {
+    let taken: (staging: LogStaging?, waiting: [Completion])? = gathering.withLock { state in
+      guard stager.hasStaged || !state.waiting.isEmpty else {
         state.isScheduled = false
         return nil
       }
       let waiting = state.waiting
       state.waiting = []
-      return (stager.take(), waiting)
+      return (stager.hasStaged ? stager.take() : nil, waiting)
     }
     guard let taken else { return becomeIdle(writer) }
-    do throws(StorageError) {
-      try writer.write(taken.staging)
-      if options.sync == .always || writer.hasUnneededSegments { try writer.synchronize() }
-    } catch {
-      return fail(error, taken.waiting)
-    }
-    gathering.withLock { state in
-      stager.giveBack(taken.staging)
-      state.counters = writer.counters
+    if let staging = taken.staging {
+      do throws(StorageError) {
+        try writer.write(staging)
+        if options.sync == .always || writer.hasUnneededSegments { try writer.synchronize() }
+      } catch {
+        return fail(error, taken.waiting)
+      }
+      gathering.withLock { state in
+        stager.giveBack(staging)
+        state.counters = writer.counters
+      }
     }
     for completion in taken.waiting { completion(.success(())) }
     prepareSpareIfWanted(writer)
+    removeUnneeded(writer)
     queue.async { [self] in writeOne() }
   }
 
@@ -213,19 +226,27 @@ public final class GroupCommitLog: Sendable {
   /// The log is at its end: nothing is written any more, and nobody is told of success.
   private func fail(_ error: StorageError, _ waiting: [Completion]) {
     worker.writer = nil
-    let rest = gathering.withLock { state in
+    let (rest, observer) = gathering.withLock { state in
       state.failure = error
-      defer { state.waiting = [] }
-      return state.waiting
+      defer {
+        state.waiting = []
+        state.failureObserver = nil
+      }
+      return (state.waiting, state.failureObserver)
     }
+    if error != .closed { observer?(error) }
     for completion in waiting + rest { completion(.failure(error)) }
   }
 
   private func finish() -> Result<Void, StorageError> {
-    while worker.writer != nil, gathering.withLock({ _ in stager.hasStaged }) { writeOne() }
+    while worker.writer != nil, gathering.withLock({ stager.hasStaged || !$0.waiting.isEmpty }) { writeOne() }
+    // What goes on beside the writing is over before the directory is somebody else's.
+    preparation.sync {}
     guard let writer = worker.writer else { return .failure(failure ?? .closed) }
+    writer.noteRemoved()
     do throws(StorageError) {
       try writer.synchronize()
+      try writer.removeDropped()
       try writer.writeMark(durably: true)
     } catch {
       fail(error, [])
@@ -254,11 +275,36 @@ public final class GroupCommitLog: Sendable {
     }
   }
 
+  /// Removes the files of segments that were let go, one after the other and beside the writing: taking a large file
+  /// apart, and making that durable, may last as long as a hundred commits.
+  private func removeUnneeded(_ writer: LogWriter) {
+    guard let removal = writer.takeRemoval() else { return }
+    preparation.async { [weak self] in
+      let result: Result<Void, FileError>
+      do throws(FileError) {
+        result = .success(try removal.run())
+      } catch {
+        result = .failure(error)
+      }
+      guard let self else { return }
+      queue.async { self.noteRemoval(result) }
+    }
+  }
+
+  private func noteRemoval(_ result: Result<Void, FileError>) {
+    guard let writer = worker.writer else { return }
+    writer.noteRemoved()
+    if case .failure(let error) = result { return fail(StorageError(error), []) }
+    removeUnneeded(writer)
+  }
+
   private func take(_ prepared: Result<PreparedSegment, FileError>) {
     switch prepared {
     case .success(let segment):
       worker.isPreparing = false
       worker.writer?.spare = segment
+    case .failure(let error) where !error.isDiskFull:
+      fail(StorageError(error), [])
     case .failure(let error):
       // Stays "preparing": the next segment is tried once more when it is needed, not over and over before.
       let warn = gathering.withLock { state in

@@ -24,6 +24,9 @@ final class LogWriter: @unchecked Sendable {
   private var forcesNewSegment = false
   /// Earlier segments that were not synced when they were full (`SyncPolicy.off`).
   private var unsynchronizedFiles: [any File] = []
+  /// Files of segments that were let go, oldest first, still to be removed.
+  private var dropped: [String] = []
+  private var isRemoving = false
   private(set) var counters = LogCounters()
 
   /// A segment file made ahead of need.
@@ -298,8 +301,9 @@ final class LogWriter: @unchecked Sendable {
   /// How many full segments may wait for a sync that no policy asks for, each with an open file.
   private static var maximumUnsynchronizedFiles: Int { 16 }
 
-  /// The current segment is half full, and there is none to follow it.
-  var wantsSpare: Bool { spare == nil && position > current.capacityBytes / 2 }
+  /// The current segment is in use, and there is none to follow it. Asked for early: filling the next one shares the disk
+  /// with the writing and must be done before this one is full, while a log that is hardly used needs no second file.
+  var wantsSpare: Bool { spare == nil && position > current.capacityBytes / 8 }
 
   /// Segments could be dropped by `synchronize`.
   var hasUnneededSegments: Bool { segments.count > 1 && segments[0].highestIndex <= tail.anchorIndex }
@@ -318,21 +322,46 @@ final class LogWriter: @unchecked Sendable {
   var segmentCapacityBytes: Int { Self.segmentCapacity(options, toHold: 0) }
 
   /// Segments that hold nothing behind the anchor go, oldest first; one is kept to be used again, which spares filling
-  /// it. A name is durably gone before the next one goes, so that a power cut leaves no gap.
+  /// it. A name is durably gone before the next one goes, so that a power cut leaves no gap; what is let go behind one
+  /// whose file still has to be removed waits its turn for the same reason.
   private func dropSegments() throws(FileError) {
     while segments.count > 1, segments[0].highestIndex <= tail.anchorIndex {
       let old = segments[0]
-      if spare == nil, old.capacityBytes == segmentCapacityBytes, mode == Self.wantedMode(options) {
+      if spare == nil, dropped.isEmpty, !isRemoving, old.capacityBytes == segmentCapacityBytes,
+        mode == Self.wantedMode(options)
+      {
         let path = preparer.sparePath(takeSerial())
         try fileSystem.rename(old.path, to: path)
         try fileSystem.synchronizeDirectory(directory)
         let file = try fileSystem.open(path, mode: mode)
         spare = PreparedSegment(path: path, file: file, capacityBytes: old.capacityBytes, isRecycled: true)
       } else {
-        try fileSystem.remove(old.path)
-        try fileSystem.synchronizeDirectory(directory)
+        dropped.append(old.path)
       }
       segments.removeFirst()
+    }
+  }
+
+  /// The removal of the segments that were let go, for another thread; nil if there are none, or one is under way.
+  func takeRemoval() -> SegmentRemoval? {
+    guard !isRemoving, !dropped.isEmpty else { return nil }
+    isRemoving = true
+    defer { dropped.removeAll() }
+    return SegmentRemoval(fileSystem: fileSystem, directory: directory, paths: dropped)
+  }
+
+  /// The removal that was taken has ended.
+  func noteRemoved() { isRemoving = false }
+
+  /// Removes the segments that were let go, here and now. Those of a removal that is still under way elsewhere are in
+  /// front of them, so then they stay; the next opening finds that they are not needed.
+  func removeDropped() throws(StorageError) {
+    guard let removal = takeRemoval() else { return }
+    defer { noteRemoved() }
+    do throws(FileError) {
+      try removal.run()
+    } catch {
+      throw StorageError(error)
     }
   }
 

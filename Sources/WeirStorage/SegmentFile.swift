@@ -51,6 +51,20 @@ struct SegmentPreparer: Sendable {
   }
 }
 
+/// Takes segments that are not needed any more off the disk, oldest first. Done beside the writing, on any thread.
+struct SegmentRemoval: Sendable {
+  let fileSystem: any FileSystem
+  let directory: String
+  let paths: [String]
+
+  func run() throws(FileError) {
+    for path in paths {
+      try fileSystem.remove(path)
+      try fileSystem.synchronizeDirectory(directory)
+    }
+  }
+}
+
 /// A segment that is in use or still needed.
 struct LiveSegment {
   var number: UInt64

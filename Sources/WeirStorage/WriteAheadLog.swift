@@ -78,6 +78,9 @@ public final class WriteAheadLog {
     stager.reset(anchorIndex: anchorIndex, anchorTerm: anchorTerm)
   }
 
+  /// Stages a batch that says no more than where the log stands already: how the simulator makes one more write.
+  public func restateHardState() { stager.append(EntryBatch(), hardState: stager.tail.hardState) }
+
   /// Whether anything is staged that has to be written.
   public var hasStaged: Bool { stager.hasStaged }
 
@@ -99,7 +102,10 @@ public final class WriteAheadLog {
 
   /// The second half of `commitBatch`: makes everything written durable.
   public func synchronize() throws(StorageError) {
-    try guarded { () throws(StorageError) in try writer.synchronize() }
+    try guarded { () throws(StorageError) in
+      try writer.synchronize()
+      try writer.removeDropped()
+    }
     counters = writer.counters
   }
 

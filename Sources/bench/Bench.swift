@@ -40,6 +40,7 @@ struct Bench: ParsableCommand {
     Simulate.self,
     GossipWire.self,
     WAL.self,
+    SnapshotCommand.self,
   ]
 
   static func main() {

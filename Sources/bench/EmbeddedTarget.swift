@@ -14,13 +14,16 @@ final class EmbeddedTarget: Target {
   let cluster: EmbeddedCluster
   let readiness: Readiness?
   /// A folder of its own that goes with the target.
-  private let temporaryDirectory: String?
+  private let folder: TemporaryFolder?
 
-  init(cluster: EmbeddedCluster, readiness: Readiness? = nil, temporaryDirectory: String? = nil) {
+  init(cluster: EmbeddedCluster, readiness: Readiness? = nil, folder: TemporaryFolder? = nil) {
     self.cluster = cluster
     self.readiness = readiness
-    self.temporaryDirectory = temporaryDirectory
+    self.folder = folder
   }
+
+  /// How fast each node writes a snapshot at most.
+  var snapshotBytesPerSecond: Int { cluster.nodes.first?.snapshotBytesPerSecond ?? 1 }
 
   func makeSession(worker: Int, readMode: Load.ReadMode) throws -> any TargetSession {
     try EmbeddedSession(cluster: cluster, readMode: readMode)
@@ -67,7 +70,7 @@ final class EmbeddedTarget: Target {
 
   func shutdown() {
     cluster.stop()
-    if let temporaryDirectory { try? FileManager.default.removeItem(atPath: temporaryDirectory) }
+    folder?.remove()
   }
 }
 
@@ -76,29 +79,29 @@ struct EmbeddedTargetFactory: TargetFactory {
   var eventLoop = EventLoopConfiguration()
   /// Where the stages of sampled writes go.
   var stageBoard: StageBoard?
+  /// Bytes of log after which a node writes a snapshot; nil: as nodes do by themselves.
+  var snapshotAfterBytes: Int?
 
   func startCluster(_ configuration: ClusterConfiguration) throws -> any Target {
-    var directory = configuration.directory
-    var temporaryDirectory: String?
-    if configuration.durability != .memory, directory == nil {
-      temporaryDirectory = NSTemporaryDirectory() + "weir-bench-\(UUID().uuidString)"
-      directory = temporaryDirectory
-    }
+    // Dropped with the factory's local if the cluster does not start, and the folder with it.
+    let folder = configuration.durability == .memory ? nil : try TemporaryFolder(in: configuration.directory)
     var log = Logger(label: "weir")
     log.logLevel = .error
     let cluster = try EmbeddedCluster(nodeCount: configuration.nodes, seed: configuration.seed, log: log) { node in
       node.eventLoop = eventLoop
       node.stageBoard = stageBoard
+      if let snapshotAfterBytes {
+        node.snapshotAfterBytes = snapshotAfterBytes
+        node.snapshotAfterEntries = .max
+      }
       node.tickNanoseconds = UInt64(configuration.tickMilliseconds) * 1_000_000
       node.electionTicks = configuration.electionTicks
       node.heartbeatTicks = configuration.heartbeatTicks
-      if configuration.durability != .memory, let directory {
-        let sync = configuration.durability == .fsync ? SyncPolicy.always : .off
-        node.storage = .files(directory: "\(directory)/node-\(node.id)", sync: sync)
+      if let folder, let sync = configuration.durability.syncPolicy {
+        node.storage = .files(directory: "\(folder.path)/node-\(node.id)", sync: sync)
       }
     }
-    let target = EmbeddedTarget(
-      cluster: cluster, readiness: eventLoop.readiness, temporaryDirectory: temporaryDirectory)
+    let target = EmbeddedTarget(cluster: cluster, readiness: eventLoop.readiness, folder: folder)
     let deadline = cweir_monotonic_nanoseconds() + 30_000_000_000
     guard cluster.waitForLeader(deadlineNanoseconds: deadline) != nil else {
       target.shutdown()
@@ -317,7 +320,7 @@ private final class EmbeddedSession: TargetSession {
   private static func status(of outcome: Outcome) -> OperationStatus {
     switch outcome {
     case .appliedFresh, .appliedExisting: .ok
-    case .notLeader, .overloaded, .refused: .failed
+    case .notLeader, .overloaded, .refused, .outOfSpace: .failed
     case .leadershipLost, .shutdown: .unknown
     }
   }

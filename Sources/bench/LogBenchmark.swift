@@ -75,12 +75,8 @@ struct LogBenchmark {
     let cpu = cweir_process_cpu_nanoseconds()
     let begin = cweir_monotonic_nanoseconds()
     let end = begin + UInt64(seconds * 1e9)
-    // Two groups: one is being made durable while the next one gathers.
-    var outstanding = 0
-    for group in waiting > 1 ? [waiting / 2, waiting - waiting / 2] : [1] {
-      submit(group, to: log, &buffer, payload, acknowledgements)
-      outstanding += group
-    }
+    var outstanding = waiting
+    submitAll(waiting, to: log, &buffer, payload, acknowledgements)
     var acknowledged = 0
     var compacted = 0
     while outstanding > 0 {
@@ -94,7 +90,7 @@ struct LogBenchmark {
         log.compact(through: LogIndex(acknowledged), term: 1)
       }
       if cweir_monotonic_nanoseconds() < end {
-        submit(done, to: log, &buffer, payload, acknowledgements)
+        submitAll(done, to: log, &buffer, payload, acknowledgements)
         outstanding += done
       }
     }
@@ -110,6 +106,22 @@ struct LogBenchmark {
       bytesPerWrite: counters.bytes / max(counters.writes, 1), commit: LatencySummary(acknowledgements.histogram()),
       cpuMicrosecondsPerEntry: Double(used) / 1e3 / Double(max(acknowledged, 1)))
   }
+
+  /// A node's queue takes in what has come, submits it and looks again, so many entries are submitted in several pieces:
+  /// the log writes what is there while the rest is made.
+  private func submitAll(
+    _ count: Int, to log: GroupCommitLog, _ buffer: inout LogBuffer, _ payload: [UInt8],
+    _ acknowledgements: Acknowledgements
+  ) {
+    var left = count
+    while left > 0 {
+      let piece = min(left, Self.entriesPerSubmission)
+      submit(piece, to: log, &buffer, payload, acknowledgements)
+      left -= piece
+    }
+  }
+
+  private static let entriesPerSubmission = 256
 
   private func submit(
     _ count: Int, to log: GroupCommitLog, _ buffer: inout LogBuffer, _ payload: [UInt8],
@@ -200,20 +212,4 @@ struct LogRecovery: Codable, Sendable {
   var cpuSeconds: Double
   var entriesPerSecond: Double
   var megabytesPerSecond: Double
-}
-
-/// Page-aligned bytes to write, as direct writes need them.
-private final class AlignedBytes {
-  private let memory: UnsafeMutableRawBufferPointer
-
-  init(count: Int) {
-    memory = .allocate(byteCount: count, alignment: 4096)
-    memory.initializeMemory(as: UInt8.self, repeating: 0x5A)
-  }
-
-  deinit { memory.deallocate() }
-
-  func write(_ count: Int, to file: any File, at offset: Int) throws {
-    try file.write(RawSpan(_unsafeBytes: UnsafeRawBufferPointer(rebasing: memory[..<count])), at: offset)
-  }
 }

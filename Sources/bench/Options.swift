@@ -2,7 +2,6 @@ import ArgumentParser
 import Foundation
 import Load
 
-extension Durability: ExpressibleByArgument {}
 extension ReadMode: ExpressibleByArgument {}
 extension Arrival: ExpressibleByArgument {}
 
@@ -16,8 +15,7 @@ struct SuiteOptions: ParsableArguments {
   @Option(help: "Nodes of the cluster; an odd number, 1...9.")
   var nodes = 3
 
-  @Option(help: "Where the nodes' log lives: memory, write (a file), or fsync (on the disk before it counts).")
-  var durability = Durability.memory
+  @OptionGroup var storage: StorageOptions
 
   @Option(help: "Load worker threads.")
   var workers = 2
@@ -72,7 +70,7 @@ struct SuiteOptions: ParsableArguments {
   }
 
   var cluster: ClusterConfiguration {
-    ClusterConfiguration(nodes: nodes, durability: durability, seed: seed)
+    ClusterConfiguration(nodes: nodes, durability: storage.sync, directory: storage.dataDir, seed: seed)
   }
 
   var factory: SuiteFactory {

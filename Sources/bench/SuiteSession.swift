@@ -16,15 +16,18 @@ enum SuiteSession {
     let started = Date()
     let machine = MachineReader.fingerprint()
     try checkWritable(options)
+    try options.storage.checkWritable()
     let factory = try factory ?? clusterFactory(options.eventLoop)
     let interrupts = Interrupts()
     let files = try ResultFiles(parent: options.results, started: started, revision: machine.shortRevision)
     let progress = ProgressLine(isSilent: false)
     let outcome: SuiteOutcome
     let headroom: GeneratorHeadroom
+    let storage: StorageSummary
     var hotPaths: [HotPathSummary] = []
     do {
       progress.show("measuring the generator")
+      storage = options.storage.summary()
       headroom = try GeneratorHeadroom.measure(workers: options.workers)
       if measuresHotPaths {
         progress.show("measuring the hot paths")
@@ -40,7 +43,7 @@ enum SuiteSession {
     }
     progress.clear()
     let summary = summarize(
-      outcome, headroom: headroom, hotPaths: hotPaths, machine: machine, started: started)
+      outcome, headroom: headroom, hotPaths: hotPaths, machine: machine, storage: storage, started: started)
     try files.write(summary, outcome, startedEpochSeconds: started.timeIntervalSince1970)
     if let path = options.history { try ResultFiles.writeHistory(outcome.history, to: path) }
     try show(summary, files: files, json: options.json)
@@ -63,17 +66,22 @@ enum SuiteSession {
 
   private static func summarize(
     _ outcome: SuiteOutcome, headroom: GeneratorHeadroom, hotPaths: [HotPathSummary], machine: MachineFingerprint,
-    started: Date
+    storage: StorageSummary, started: Date
   ) -> BenchSummary {
     let problems = outcome.allProblems
+    var warnings = outcome.warnings(headroom: headroom)
+    if storage.fileSystem == "tmpfs" {
+      warnings.append(
+        "the logs lie in memory (tmpfs): nothing is durable there; name a folder on a disk with --data-dir")
+    }
     let runs = outcome.runSummaries()
     let fastest = outcome.runs.map(\.result.opsPerSecond).max() ?? 0
     return BenchSummary(
-      valid: problems.isEmpty, problems: problems, warnings: outcome.warnings(headroom: headroom),
+      valid: problems.isEmpty, problems: problems, warnings: warnings,
       aborted: outcome.wasAborted, startedUTC: ISO8601DateFormatter().string(from: started),
       durationSeconds: Date().timeIntervalSince(started),
       command: (["bench"] + CommandLine.arguments.dropFirst()).joined(separator: " "), machine: machine,
-      configuration: outcome.configuration(), runs: runs, leaseToSafe: outcome.leaseToSafe(),
+      storage: storage, configuration: outcome.configuration(), runs: runs, leaseToSafe: outcome.leaseToSafe(),
       consistency: outcome.consistencySummary(), gossip: outcome.gossipSummary(),
       generator: GeneratorSummary(
         nullTargetOpsPerSecond: headroom.opsPerSecond,
@@ -102,7 +110,10 @@ final class Interrupts {
       signal(number, SIG_IGN)
       let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
       source.setEventHandler { [stop] in
-        if stop.isStopped { Foundation.exit(ExitStatus.interrupted.rawValue) }
+        if stop.isStopped {
+          TemporaryFolder.removeAll()
+          Foundation.exit(ExitStatus.interrupted.rawValue)
+        }
         stop.stop()
         FileHandle.standardError.write(Data("\nbench: stopping; once more to end at once\n".utf8))
       }

@@ -70,6 +70,31 @@ struct GroupCommitTests {
     #expect(try openLog(disk, .small()).entries.map(\.index) == Array(1...2400))
   }
 
+  @Test("with nothing to write a submission completes behind what was submitted before it, and writes nothing")
+  func empty() throws {
+    let disk = SimulatedFileSystem()
+    let (log, _) = try GroupCommitLog.open(fileSystem: disk, directory: "/log", options: .small())
+    let outcomes = Outcomes()
+    log.submit(EntryBatch(), completion: outcomes.completion(0))
+    outcomes.wait(for: 1)
+    #expect(log.counters.batches == 0)
+    for number in 1...200 {
+      let entries = number % 2 == 0 ? EntryBatch() : makeEntries(from: UInt64(number + 1) / 2, count: 1, term: 1)
+      log.submit(entries, completion: outcomes.completion(number))
+    }
+    outcomes.wait(for: 200)
+    #expect(outcomes.all.map(\.number) == Array(0...200))
+    #expect(outcomes.all.allSatisfy { $0.error == nil })
+    log.submit(EntryBatch(), completion: outcomes.completion(201))
+    try log.closeAndWait()
+    outcomes.wait(for: 1)
+    #expect(outcomes.all.last?.error == nil)
+    #expect(try openLog(disk, .small()).entries.count == 100)
+    log.submit(EntryBatch(), completion: outcomes.completion(202))
+    outcomes.wait(for: 1)
+    #expect(outcomes.all.last?.error == .closed)
+  }
+
   @Test("after a failed write or sync nobody is told of success any more")
   func failureIsFinal() throws {
     let disk = SimulatedFileSystem()

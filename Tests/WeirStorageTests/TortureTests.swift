@@ -55,7 +55,7 @@ struct TortureTests {
   private func cycle(
     _ directory: String, seed: UInt64, arguments: [String], milliseconds: Int, base: inout [Term]
   ) throws -> Ending {
-    let executable = try #require(Self.executable, "the weir executable is not built")
+    let executable = try #require(WeirExecutable.url, "the weir executable is not built")
     let process = Process()
     process.executableURL = executable
     process.arguments = ["wal", "torture", directory, "--seed", "\(seed)"] + arguments
@@ -84,18 +84,6 @@ struct TortureTests {
       return .legal
     }
     return .lost
-  }
-
-  private static let executable: URL? = {
-    // The test runner lies in the folder that the executables are built into.
-    let candidates = [Bundle.main.bundleURL, URL(fileURLWithPath: CommandLine.arguments[0])].flatMap { url in
-      [url.appendingPathComponent("weir"), url.deletingLastPathComponent().appendingPathComponent("weir")]
-    }
-    return candidates.first { FileManager.default.isExecutableFile(atPath: $0.path) && !isDirectory($0) }
-  }()
-
-  private static func isDirectory(_ url: URL) -> Bool {
-    (try? url.resourceValues(forKeys: [.isDirectoryKey]))?.isDirectory == true
   }
 
   private func run(cycles: Int, seed: UInt64, arguments: [String]) throws -> (lost: Int, entries: Int) {

@@ -9,6 +9,8 @@ public struct FinishedRun: Sendable {
   public var sliceOpsPerSecond: [Double]
   /// What made a slice invalid.
   public var problems: [String]
+  /// When the logs of the cluster that it ran on were on the disk.
+  public var durability = Durability.always
   /// Interleaved with another run, whose slices it is compared to block by block.
   public var isInterleaved: Bool
 }
@@ -34,6 +36,8 @@ public struct SuiteOutcome: Sendable {
   public var checkSeconds: Double = 0
   public var replicas: [ReplicaHash] = []
   public var wasAborted = false
+  /// What the comparisons measured, on clusters of their own.
+  public var comparisons: [SuiteOutcome] = []
   /// What went wrong beside the runs themselves.
   public var problems: [String] = []
 
@@ -58,6 +62,7 @@ public struct SuiteOutcome: Sendable {
       all.append("replicas differ: \(states.joined(separator: ", "))")
     }
     if wasAborted { all.append("aborted before the end") }
+    all += comparisons.flatMap { outcome in outcome.allProblems.map { "\(outcome.plan.name): \($0)" } }
     return all
   }
 
@@ -79,6 +84,7 @@ public struct SuiteOutcome: Sendable {
         warnings.append("\(run.template.name): p99 differs between workers by \(high / low) times")
       }
     }
+    warnings += comparisons.flatMap { $0.warnings(headroom: nil) }
     if let headroom, let fastest = runs.map(\.result.opsPerSecond).max(), headroom.opsPerSecond < 3 * fastest {
       warnings.append("the generator alone is less than 3 times as fast as the fastest run")
     }

@@ -70,6 +70,8 @@ public struct SuitePlan: Sendable, Equatable {
   public var steps: [SuiteStep]
   /// Operations of all runs together that are kept for the linearizability check (40 bytes each).
   public var historyOperations = 3_000_000
+  /// What is measured afterwards to compare with, each plan on a cluster of its own.
+  public var comparisons: [SuitePlan] = []
 
   public init(
     name: String, cluster: ClusterConfiguration, workers: Int, keys: Int, valueBytes: Int,
@@ -93,7 +95,9 @@ public struct SuitePlan: Sendable, Equatable {
   }
 
   /// How long it takes, start and checks aside.
-  public var seconds: Double { steps.reduce(0) { $0 + $1.seconds } }
+  public var seconds: Double {
+    steps.reduce(0) { $0 + $1.seconds } + comparisons.reduce(0) { $0 + $1.seconds }
+  }
 
   var expectedOperations: Double {
     preload.expectedOperations
@@ -130,11 +134,17 @@ public struct SuiteFactory: Sendable {
   }
 
   public func everything() -> SuitePlan {
-    plan("default", writes + reads + mixed)
+    var whole = plan("default", writes + reads + mixed)
+    whole.comparisons = inMemory
+    return whole
   }
 
   public func readsOnly() -> SuitePlan { plan("reads", reads) }
-  public func writesOnly() -> SuitePlan { plan("writes", writes) }
+  public func writesOnly() -> SuitePlan {
+    var whole = plan("writes", writes)
+    whole.comparisons = inMemory
+    return whole
+  }
 
   /// One run as the user put it together.
   public func single(_ template: RunTemplate) -> SuitePlan { plan("run", [.run(template)]) }
@@ -163,9 +173,25 @@ public struct SuiteFactory: Sendable {
     [
       .run(
         template(
-          "writes-peak", readPercent: 0, .safe, .closed(outstanding: outstanding), warmUp: 0.5, seconds: 6)),
+          "writes-peak", readPercent: 0, .safe, .closed(outstanding: outstanding), warmUp: 0.5, seconds: 4)),
       .run(template("writes-paced", readPercent: 0, .safe, open(writeRatePerSecond), warmUp: 0.5, seconds: 10.5)),
     ]
+  }
+
+  /// The writes once more with the log in memory only: what the disk costs is the difference. Reads do not touch it.
+  private var inMemory: [SuitePlan] {
+    guard cluster.durability != .memory else { return [] }
+    var comparison = plan(
+      "memory",
+      [
+        .run(
+          template(
+            "writes-peak-memory", readPercent: 0, .safe, .closed(outstanding: outstanding), warmUp: 0.3, seconds: 1.5))
+      ])
+    comparison.cluster.durability = .memory
+    comparison.cluster.directory = nil
+    comparison.historyOperations = 300_000
+    return [comparison]
   }
 
   private var reads: [SuiteStep] {
@@ -180,7 +206,7 @@ public struct SuiteFactory: Sendable {
     }
     return [
       // Many short slices: what disturbs the machine for a second then meets both modes.
-      .interleaved(peak(.safe), peak(.lease), blocks: 14),
+      .interleaved(peak(.safe), peak(.lease), blocks: 12),
       .interleaved(paced(.safe), paced(.lease), blocks: 2),
     ]
   }

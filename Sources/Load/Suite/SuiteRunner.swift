@@ -31,6 +31,10 @@ public struct SuiteRunner {
     }
     target.shutdown()
     runner.checkHistory()
+    for comparison in plan.comparisons where !stop.isStopped {
+      let other = try run(comparison, factory: factory, stop: stop) { report("\(comparison.name): \($0)", $1) }
+      runner.take(other)
+    }
     runner.outcome.endNanoseconds = cweir_monotonic_nanoseconds()
     return runner.outcome
   }
@@ -48,6 +52,21 @@ public struct SuiteRunner {
     outcome = SuiteOutcome(plan: plan, targetName: targetName, selection: selection)
   }
 
+  /// Puts what a comparison measured into the files, on one line of time with the rest.
+  private mutating func take(_ other: SuiteOutcome) {
+    let offset = (Double(other.startNanoseconds) - Double(outcome.startNanoseconds)) / 1e9
+    for var row in other.rows {
+      row.timeSeconds += offset
+      outcome.rows.append(row)
+    }
+    for var interval in other.logIntervals {
+      interval.startSeconds += offset
+      outcome.logIntervals.append(interval)
+    }
+    outcome.wasAborted = outcome.wasAborted || other.wasAborted
+    outcome.comparisons.append(other)
+  }
+
   private mutating func drive(_ target: any Target) throws {
     let preload = try run(plan.preload, on: target)
     outcome.preload = preload
@@ -62,7 +81,7 @@ public struct SuiteRunner {
         outcome.runs.append(
           FinishedRun(
             template: template, result: result, sliceOpsPerSecond: [result.opsPerSecond],
-            problems: result.problems(), isInterleaved: false))
+            problems: result.problems(), durability: plan.cluster.durability, isInterleaved: false))
       case .interleaved(let a, let b, let blocks):
         try runInterleaved(a, b, blocks: blocks, on: target)
       }
@@ -86,7 +105,7 @@ public struct SuiteRunner {
         } else {
           finished[choice] = FinishedRun(
             template: template, result: slice, sliceOpsPerSecond: [slice.opsPerSecond],
-            problems: slice.problems(), isInterleaved: true)
+            problems: slice.problems(), durability: plan.cluster.durability, isInterleaved: true)
         }
       }
     }

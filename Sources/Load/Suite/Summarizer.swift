@@ -3,13 +3,14 @@ import Measure
 extension SuiteOutcome {
   /// One entry for each operation of each run.
   public func runSummaries() -> [RunSummary] {
-    runs.flatMap { run -> [RunSummary] in
+    let own = runs.flatMap { run -> [RunSummary] in
       let readPercent = run.template.workload.readPercent
       var summaries: [RunSummary] = []
       if readPercent > 0 { summaries.append(summary(of: run, isRead: true)) }
       if readPercent < 100 { summaries.append(summary(of: run, isRead: false)) }
       return summaries
     }
+    return own + comparisons.flatMap { $0.runSummaries() }
   }
 
   private func summary(of run: FinishedRun, isRead: Bool) -> RunSummary {
@@ -32,7 +33,8 @@ extension SuiteOutcome {
       name: run.template.name, operation: isRead ? "read" : "write",
       readMode: run.template.workload.readPercent > 0 ? run.template.readMode.rawValue : nil,
       loop: run.template.loop.isOpen ? "open" : "closed", outstanding: run.template.loop.outstanding,
-      workers: plan.workers, nodes: plan.cluster.nodes, valueBytes: run.template.workload.valueBytes,
+      workers: plan.workers, nodes: plan.cluster.nodes, sync: run.durability.description,
+      valueBytes: run.template.workload.valueBytes,
       readPercent: run.template.workload.readPercent, ratePerSecond: rate, arrival: arrival,
       windowSeconds: result.windowSeconds, operations: measurement.response.count, errors: measurement.errors,
       opsPerSecond: result.opsPerSecond * part,
@@ -106,7 +108,7 @@ extension SuiteOutcome {
   public func configuration() -> BenchConfiguration {
     BenchConfiguration(
       suite: plan.name, target: targetName, nodes: plan.cluster.nodes,
-      durability: plan.cluster.durability.rawValue, tickMilliseconds: plan.cluster.tickMilliseconds,
+      durability: plan.cluster.durability.description, tickMilliseconds: plan.cluster.tickMilliseconds,
       electionTicks: plan.cluster.electionTicks, heartbeatTicks: plan.cluster.heartbeatTicks,
       workers: plan.workers, keys: plan.keys, valueBytes: plan.valueBytes,
       distribution: plan.distribution.description, seed: plan.seed, readiness: readiness?.mechanism,

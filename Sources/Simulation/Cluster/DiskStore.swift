@@ -23,8 +23,14 @@ protocol DiskStore: AnyObject {
   /// The process ends; the machine and its cache go on.
   func kill()
 
-  /// Flips a stored bit; says which.
+  /// From now on there is no room for new bytes, or there is.
+  func setFull(_ isFull: Bool)
+
+  /// Changes stored bytes as disks do, while the process is down; says which.
   func damage(_ random: inout RandomStream) -> String
+
+  /// Lets a write of the process land at another place of its file, or does nothing; says whether it did.
+  func misdirectWrite(_ random: inout RandomStream) -> Bool
 
   /// Forgets everything.
   func wipe()

@@ -42,6 +42,7 @@ extension SimulatedCluster {
     case .slowDisk(let target):
       faultNodes[number] = resolve(target)
       nodes[faultNodes[number]].slowDisks += 1
+    case .fullDisk(let target): fillDisk(number, nodes[resolve(target)])
     case .damage(let target): damage(nodes[resolve(target)])
     case .transfer, .campaign, .forgetLeader, .change: try ask(fault.action, number)
     }
@@ -61,6 +62,7 @@ extension SimulatedCluster {
       guard faultNodes[number] >= 0 else { return }
       nodes[faultNodes[number]].slowDisks -= 1
       faultNodes[number] = -1
+    case .fullDisk: makeSpace(number)
     case .crash(let target, _):
       // A crash that nobody walked into by now does not happen.
       if case .node(let position) = target { nodes[position % plan.nodeCount].armedCrash = nil }

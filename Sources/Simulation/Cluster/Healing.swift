@@ -11,6 +11,7 @@ extension SimulatedCluster {
     network.heal()
     for node in nodes {
       node.slowDisks = 0
+      node.fullDisks = 0
       node.pauses = 0
       node.armedCrash = nil
       node.store?.heal()

@@ -14,6 +14,8 @@ final class LogStore: DiskStore {
   /// The digest of a log up to an index, where it is known from elsewhere: files do not hold it.
   private let chainAt: (LogIndex) -> UInt64?
   private var isDamaged = false
+  private var isFull = false
+  private var areFaultsOn = false
 
   init(owner: NodeID, plan: SimulationPlan, chainAt: @escaping (LogIndex) -> UInt64?) throws(StoreFailure) {
     options = LogOptions(
@@ -28,9 +30,28 @@ final class LogStore: DiskStore {
     _ = try open()
   }
 
-  func begin() { files.faults = faults }
+  func begin() {
+    areFaultsOn = true
+    setFaults()
+  }
 
-  func heal() { files.faults = SimulatedFaults() }
+  func heal() {
+    areFaultsOn = false
+    isFull = false
+    setFaults()
+  }
+
+  func setFull(_ isFull: Bool) {
+    self.isFull = isFull
+    setFaults()
+  }
+
+  private func setFaults() {
+    var now = areFaultsOn ? faults : SimulatedFaults()
+    // What is there already may be written over; nothing may grow.
+    if isFull { now.capacityBytes = 0 }
+    files.faults = now
+  }
 
   /// Runs storage code, and says whether an error was to be expected: an injected one is, corruption only of a disk that
   /// was damaged.
@@ -83,18 +104,64 @@ final class LogStore: DiskStore {
     files.kill()
   }
 
+  func misdirectWrite(_ random: inout RandomStream) -> Bool {
+    guard let log, log.failure == nil, !isFull, random.below(3) == 0 else { return false }
+    files.faults = SimulatedFaults()
+    files.faults.misdirectedWritesPerMillion = 1_000_000
+    defer { setFaults() }
+    // A batch that says what is known already: where it lands decides whether anything is lost, and recovery has to see it.
+    log.restateHardState()
+    do throws(StorageError) {
+      try log.commitBatch()
+    } catch {
+      return false
+    }
+    isDamaged = true
+    return true
+  }
+
   func damage(_ random: inout RandomStream) -> String {
     files.faults = SimulatedFaults()
-    defer { files.faults = faults }
+    defer { setFaults() }
     guard let names = try? files.list(Self.logDirectory), !names.isEmpty else { return "nothing" }
     let path = Self.logDirectory + "/" + random.pick(names)
     guard let contents = files.contents(of: path), !contents.isEmpty else { return "nothing" }
     // Where there is something: a flipped bit of unused space says nothing.
     let last = contents.lastIndex { $0 != 0 } ?? 0
     let offset = random.below(last + 1)
-    files.flipBit(random.below(8), ofByte: offset, in: path)
     isDamaged = true
-    return "a bit of byte \(offset) of \(path)"
+    switch random.below(4) {
+    case 0: return loseSector(at: offset, of: contents, path)
+    case 1: return copySector(from: random.below(last + 1), to: offset, of: contents, path)
+    default:
+      files.flipBit(random.below(8), ofByte: offset, in: path)
+      return "a bit of byte \(offset) of \(path) flips"
+    }
+  }
+
+  /// A sector reads as zeros.
+  private func loseSector(at offset: Int, of contents: [UInt8], _ path: String) -> String {
+    var contents = contents
+    let sector = Self.sector(of: offset, contents)
+    contents.replaceSubrange(sector, with: repeatElement(0, count: sector.count))
+    files.setContents(of: path, to: contents)
+    return "the sector at \(sector.lowerBound) of \(path) reads as zeros"
+  }
+
+  /// A sector reads as another one does.
+  private func copySector(from source: Int, to target: Int, of contents: [UInt8], _ path: String) -> String {
+    var contents = contents
+    let from = Self.sector(of: source, contents)
+    let to = Self.sector(of: target, contents)
+    guard from.count == to.count else { return "nothing changes" }
+    contents.replaceSubrange(to, with: contents[from])
+    files.setContents(of: path, to: contents)
+    return "the sector at \(to.lowerBound) of \(path) reads as the one at \(from.lowerBound)"
+  }
+
+  private static func sector(of offset: Int, _ contents: [UInt8]) -> Range<Int> {
+    let start = offset / SimulatedFileSystem.sectorBytes * SimulatedFileSystem.sectorBytes
+    return start..<min(start + SimulatedFileSystem.sectorBytes, contents.count)
   }
 
   func wipe() {

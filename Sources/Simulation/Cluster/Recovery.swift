@@ -96,14 +96,16 @@ extension SimulatedCluster {
     describe(checker.nodes[node.position].durable) + " and \(node.unsynced.count) writes were under way"
   }
 
-  /// A bit of what is stored flips while the process is down. The machine goes on: damage to the last durable batch
+  /// Some of what is stored changes, and the process ends. The machine goes on: damage to the last durable batch
   /// together with a power cut, which takes the log's unsynced mark of it, is the one case that looks like a torn write.
   func damage(_ node: SimulatedNode) {
     guard node.isUp, let store = node.store else { return }
     mark(.damage)
+    let goesAstray = node.jobsInFlight == 0 && store.misdirectWrite(&crashRandom)
+    if goesAstray { mark(.writeWentAstray) }
     crash(node, losesPower: false)
-    let what = store.damage(&crashRandom)
-    record { "n\(node.id): \(what) flips" }
+    let what = goesAstray ? "a write lands elsewhere" : store.damage(&crashRandom)
+    record { "n\(node.id): \(what)" }
     queue.push(at: now + plan.electionTimeoutNanoseconds, .restart, subject: node.position)
   }
 }

@@ -64,6 +64,8 @@ final class SimulatedNode {
   /// Several faults may pause a node at once.
   var pauses = 0
   var slowDisks = 0
+  /// Faults that leave its disk without room.
+  var fullDisks = 0
   /// What came while the node was paused, or waited for its disk.
   var inbox: [NodeInput] = []
 

@@ -48,4 +48,6 @@ public enum Mark: Int, Sendable, CaseIterable {
   case removedVoterNeeded
   case damage
   case refusedToStart
+  case diskFull
+  case writeWentAstray
 }

@@ -149,7 +149,9 @@ public enum FaultAction: Sendable, Hashable {
   case clog(from: Int, to: Int, delayNanoseconds: Int)
   case lossBurst(perMillion: Int)
   case slowDisk(Target)
-  /// A bit of the node's stored bytes flips, while it is down for a moment.
+  /// There is no room for new bytes on a node's disk.
+  case fullDisk(Target)
+  /// Some of the node's stored bytes are not what they were, when it comes back after a moment.
   case damage(Target)
   case transfer(to: Target)
   case campaign(Target)

@@ -14,7 +14,9 @@ public enum Simulator {
 
   /// What a seed means.
   public static func plan(seed: UInt64, profile: Profile? = nil) -> SimulationPlan {
-    Swarm.plan(seed: seed, profile: profile ?? mixedProfile(of: seed))
+    var plan = Swarm.plan(seed: seed, profile: profile ?? mixedProfile(of: seed))
+    plan.addDiskFaults()
+    return plan
   }
 
   /// Runs a plan to its end, or to the first violation.

@@ -192,6 +192,7 @@ final class CallbackLane: Lane, @unchecked Sendable {
     case .leadershipLost: .failure(.leadershipLost)
     case .overloaded: .failure(.overloaded)
     case .shutdown: .failure(.shutdown)
+    case .outOfSpace: .failure(.outOfSpace)
     }
   }
 

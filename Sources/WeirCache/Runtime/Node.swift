@@ -68,7 +68,7 @@ public final class Node: @unchecked Sendable {
     var recovered: RecoveredNode?
     if case .files(let directory, let sync) = configuration.storage {
       recovered = try RecoveredNode.open(
-        directory: directory, sync: sync, owner: configuration.id,
+        configuration, directory: directory, sync: sync,
         start: NodeLoop.bootstrap(configuration.initialVoters), store: store, wake: { intake.post() })
     }
     driver = try NodeLoop(
@@ -127,6 +127,13 @@ public final class Node: @unchecked Sendable {
   /// Why the node ended by itself, if it did: its storage failed.
   public var failure: String? { published.failure.withLock { $0 } }
 
+  /// How fast a snapshot is written at most, in bytes per second.
+  public var snapshotBytesPerSecond: Int { configuration.snapshotBytesPerSecond }
+
+  /// Whether it refuses writes because its disk has no room for the log to go on. What it holds is safe, and it serves
+  /// reads; after space was made it takes writes again once it is restarted.
+  public var isOutOfSpace: Bool { published.isOutOfSpace.load(ordering: .acquiring) }
+
   // MARK: Looking
 
   public var status: NodeStatus {
@@ -161,6 +168,14 @@ public final class Node: @unchecked Sendable {
     counters.syncs = published.syncs.load(ordering: .relaxed)
     counters.cpuNanoseconds = loop.cpuNanoseconds
     return counters
+  }
+
+  // MARK: Snapshots
+
+  /// Writes the state as a snapshot now, whatever the thresholds say; `completion` is called on the node's queue with the
+  /// index that it holds.
+  public func writeSnapshot(completion: @escaping @Sendable (Result<LogIndex, NodeError>) -> Void) {
+    if !intake.perform({ $0.writeSnapshotOnRequest(completion) }) { completion(.failure(.shutdown)) }
   }
 
   // MARK: Lanes

@@ -1,5 +1,6 @@
 import Logging
 import WeirCore
+import WeirStorage
 import WeirTransport
 
 /// Settings of a node.
@@ -23,8 +24,17 @@ public struct NodeConfiguration: Sendable {
   public var initialVoters: [NodeID]
   public var eventLoop = EventLoopConfiguration()
   public var storage = NodeStorage.memory
+  /// What carries the files of `storage`: another one lets disks fail, for tests.
+  public var fileSystem: any FileSystem = RealFileSystem()
+  /// How the write-ahead log is kept. Its owner and its sync policy are this node's.
+  public var logOptions = LogOptions()
   /// Bytes of entries in the write-ahead log after which the state is written as a snapshot and the log cut.
   public var snapshotAfterBytes = 512 << 20
+  /// Entries in the write-ahead log after which the same happens, however small they are.
+  public var snapshotAfterEntries = 10_000_000
+  /// How fast a snapshot is written at most, in bytes per second: it shares the disk and the processor with the log, and
+  /// writes must not wait behind it.
+  public var snapshotBytesPerSecond = 64 << 20
   /// Length of a tick.
   public var tickNanoseconds: UInt64 = 50_000_000
   /// Ticks without word from a leader after which a follower stands for election (up to twice as many).

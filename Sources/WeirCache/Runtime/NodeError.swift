@@ -13,6 +13,8 @@ public enum NodeError: Error, Sendable, Hashable, CustomStringConvertible {
   case commitTimeout
   /// Too much is under way already; it never entered the log. Try again later, with less at once.
   case overloaded
+  /// The node's disk has no space for the log to go on; it never entered the log. What is in it is safe.
+  case outOfSpace
   /// The node is stopping. What was under way may have taken effect or not.
   case shutdown
   /// The command is none: too large, or malformed.
@@ -21,6 +23,8 @@ public enum NodeError: Error, Sendable, Hashable, CustomStringConvertible {
   case configurationChanged(currentIndex: LogIndex)
   /// The membership does not allow the change; the text says why.
   case invalidChange(String)
+  /// No snapshot can be written now: another one is under way, or the node has no disk.
+  case snapshotUnavailable
   /// The leadership did not arrive at its target in time.
   case transferFailed
 
@@ -32,10 +36,12 @@ public enum NodeError: Error, Sendable, Hashable, CustomStringConvertible {
     case .enqueueTimeout: "it was not taken into the log in time; it has no effect"
     case .commitTimeout: "it was not committed in time; it may take effect yet"
     case .overloaded: "too much is under way; it has no effect, try again later"
+    case .outOfSpace: "the disk is full: it has no effect; make space and restart the node"
     case .shutdown: "the node is stopping; what was under way has an unknown outcome"
     case .invalidCommand(let error): "not a command: \(error)"
     case .configurationChanged(let index): "the configuration has changed, at index \(index); look at it again"
     case .invalidChange(let reason): "the membership cannot change like that: \(reason)"
+    case .snapshotUnavailable: "no snapshot can be written now: one is under way, or there is no disk"
     case .transferFailed: "the leadership did not arrive at its target in time"
     }
   }

@@ -53,6 +53,7 @@ extension NodeLoop {
 
   private func propose(_ batch: EntryBatch, tokens: ArraySlice<UInt32>, _ lane: Lane) {
     guard role == .leader else { return refuse(tokens, lane, .notLeader) }
+    guard durable?.spaceWarning == nil else { return refuse(tokens, lane, .outOfSpace) }
     let first = raft.lastIndex + 1
     do throws(RaftError) {
       try raft.propose(batch)

@@ -10,8 +10,7 @@ extension NodeLoop {
     guard let durable else { return }
     if let snapshot = message.snapshot {
       install(snapshot)
-      persistInstalled(snapshot.metadata, durable)
-      durable.reset(snapshot.metadata, responses: message.responses)
+      persistInstalled(snapshot.metadata, responses: message.responses, durable)
     } else {
       deliver(durable.store(message))
     }
@@ -26,39 +25,90 @@ extension NodeLoop {
     }
   }
 
-  /// A state that came from the leader is made durable before the log is told to continue behind it. The queue waits for
-  /// that: it happens once in a while to a follower that is far behind and has nothing better to do.
-  private func persistInstalled(_ metadata: SnapshotMetadata, _ durable: DurableStorage) {
-    do throws(StorageError) {
-      try DurableStorage.write(beginCapture(), metadata, to: durable.snapshots)
-    } catch {
-      fail(error)
+  /// A state that came from the leader is made durable before the log is told to continue behind it, and before the leader
+  /// hears that it arrived. Meanwhile this queue goes on: what is to be stored behind the snapshot waits for it.
+  private func persistInstalled(
+    _ metadata: SnapshotMetadata, responses: [Message], _ durable: DurableStorage
+  ) {
+    isCapturing = true
+    let intake = intake
+    durable.install(beginCapture(), metadata, responses: responses) { result in
+      _ = intake.perform { $0.installedWritten(metadata, result) }
+    }
+  }
+
+  private func installedWritten(_ metadata: SnapshotMetadata, _ result: Result<Void, StorageError>) {
+    isCapturing = false
+    switch result {
+    case .success:
+      log.info("node \(configuration.id) has the state at index \(metadata.index) on its disk")
+      durable?.finishInstall { deliver($0) }
+    case .failure(let error): fail(error)
     }
   }
 
   /// Writes the state as a snapshot once the log has grown by enough, so that it can be cut.
   func writeSnapshotIfNeeded() {
-    guard let durable, durable.bytesSinceSnapshot > configuration.snapshotAfterBytes, !isCapturing, receiving == nil,
-      restore == nil, let term = raft.term(at: appliedIndex)
+    guard let durable,
+      durable.bytesSinceSnapshot > configuration.snapshotAfterBytes
+        || durable.entriesSinceSnapshot > configuration.snapshotAfterEntries,
+      !isCapturing, receiving == nil, restore == nil, let term = raft.term(at: appliedIndex)
     else { return }
+    writeSnapshot(durable, term)
+  }
+
+  /// Writes the state as a snapshot now; `completion` hears what came of it.
+  func writeSnapshotOnRequest(_ completion: @escaping @Sendable (Result<LogIndex, NodeError>) -> Void) {
+    guard let durable, !isCapturing, receiving == nil, restore == nil, let term = raft.term(at: appliedIndex) else {
+      return completion(.failure(.snapshotUnavailable))
+    }
+    snapshotRequests.append(completion)
+    writeSnapshot(durable, term)
+  }
+
+  private func writeSnapshot(_ durable: DurableStorage, _ term: Term) {
     isCapturing = true
     let metadata = SnapshotMetadata(index: appliedIndex, term: term, configuration: configurationState)
     let intake = intake
-    durable.write(beginCapture(), metadata) { result in
+    durable.write(
+      beginCapture(), metadata, bytesPerSecond: configuration.snapshotBytesPerSecond
+    ) { result in
       _ = intake.perform { $0.snapshotWritten(metadata, result) }
     }
   }
 
   private func snapshotWritten(_ metadata: SnapshotMetadata, _ result: Result<Void, StorageError>) {
     isCapturing = false
+    let requests = snapshotRequests
+    snapshotRequests.removeAll()
+    for request in requests {
+      request(result.map { metadata.index }.mapError { _ in .snapshotUnavailable })
+    }
     switch result {
     case .success:
       log.info("node \(configuration.id) wrote its state at index \(metadata.index)")
       durable?.log.compact(through: metadata.index, term: metadata.term)
-    case .failure(let error):
-      // The log goes on growing, and the next attempt comes with its next stretch.
-      log.error("node \(configuration.id) could not write its state: \(error)")
+    case .failure(.diskFull(let error)):
+      // Nothing is lost: the log goes on growing, and the next attempt comes with its next stretch.
+      log.error("node \(configuration.id) could not write its state: the disk is full (\(error))")
+    case .failure(let error): fail(error)
     }
+  }
+
+  /// The disk has no room for the next segment of the log. What is left of this one is kept for what must not be refused
+  /// (votes, and what a leader sends), so clients are refused, and another member that has room may lead.
+  func noteSpaceWarning() {
+    guard let durable, let error = durable.spaceWarning, !published.isOutOfSpace.load(ordering: .relaxed) else {
+      return
+    }
+    published.isOutOfSpace.store(true, ordering: .releasing)
+    log.critical(
+      "node \(configuration.id) takes no more writes: there is no space for its log to go on (\(error)). What it holds is safe; make space and restart it"
+    )
+    guard role == .leader else { return }
+    let successor = raft.progress.filter { $0.id != configuration.id && $0.isRecentlyActive && !$0.isLearner }
+      .max { ($0.match, $1.id) < ($1.match, $0.id) }
+    if let successor { raft.transferLeadership(to: successor.id) }
   }
 
   /// The storage has failed. What it had promised may be lost, so the node answers nothing any more and ends.

@@ -63,6 +63,8 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   var transfers: [LeadershipTransfer] = []
   var restore: (index: LogIndex, restore: StateRestore)?
   var isCapturing = false
+  /// Who waits for the snapshot that is being written.
+  var snapshotRequests: [@Sendable (Result<LogIndex, NodeError>) -> Void] = []
   /// Members that were removed, and until when their connection stays so that they can learn of it.
   var departed: [NodeID: UInt64] = [:]
   /// Where members are: from the log, from snapshots, and as this node was told. Part of each snapshot.
@@ -180,7 +182,9 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     publishLease()
     transport.flush()
     if let board { noteFlush(board) }
-    if let failure = durable?.failure { fail(failure) }
+    if let durable {
+      if let failure = durable.failure { fail(failure) } else if durable.spaceWarning != nil { noteSpaceWarning() }
+    }
     publish()
     notifyLanes()
     if let board { noteAnswers(board) }
@@ -328,6 +332,8 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     }
     rounds.removeAll { slot, ticket in settle(slot: slot, ticket: ticket, succeeded: false) }
     for slot in lanes.indices { failIntake(of: slot, outcome: .shutdown) }
+    for request in snapshotRequests { request(.failure(.shutdown)) }
+    snapshotRequests.removeAll()
     client.shutDown()
     notifyLanes()
     transport.close()

@@ -65,5 +65,6 @@ final class PublishedState: Sendable {
   let readRounds = Atomic<UInt64>(0)
   let electionsWon = Atomic<UInt64>(0)
   let syncs = Atomic<UInt64>(0)
+  let isOutOfSpace = Atomic<Bool>(false)
   let failure = Mutex<String?>(nil)
 }

@@ -1,3 +1,4 @@
+import CWeir
 import Dispatch
 import Synchronization
 import WeirCore
@@ -23,9 +24,24 @@ final class DurableStorage {
   private final class Progress: Sendable {
     let completed = Atomic<UInt64>(0)
     let failure = Mutex<StorageError?>(nil)
+    let isClosing = Atomic<Bool>(false)
+    /// Set once; read on the path of every proposal.
+    let isShortOfSpace = Atomic<Bool>(false)
+    let shortage = Mutex<FileError?>(nil)
     let wake: @Sendable () -> Void
 
     init(wake: @escaping @Sendable () -> Void) { self.wake = wake }
+
+    func noteShortage(_ error: FileError) {
+      shortage.withLock { $0 = $0 ?? error }
+      isShortOfSpace.store(true, ordering: .releasing)
+      wake()
+    }
+
+    func noteFailure(_ error: StorageError) {
+      failure.withLock { $0 = $0 ?? error }
+      wake()
+    }
 
     func note(_ result: Result<Void, StorageError>) {
       if case .failure(let error) = result { failure.withLock { $0 = $0 ?? error } }
@@ -39,29 +55,48 @@ final class DurableStorage {
   private let progress: Progress
   private let snapshotQueue = DispatchQueue(label: "weir.snapshots", qos: .utility)
   /// The answers that wait for each write under way, oldest first.
-  private var waiting: [[Message]] = []
+  private var waiting: [(answers: [Message], lastIndex: LogIndex)] = []
+  /// The last entry of the newest write that is durable.
+  private(set) var durableIndex: LogIndex = 0
   private var handled: UInt64 = 0
   private var vote: NodeID
   private var term: Term
   /// Bytes of entries since the last snapshot began.
   private(set) var bytesSinceSnapshot = 0
+  /// Entries since the last snapshot began.
+  private(set) var entriesSinceSnapshot = 0
+  /// A received snapshot that is being written; what comes behind it waits in `held`.
+  private var installing: (metadata: SnapshotMetadata, responses: [Message])?
+  private var held: [Message] = []
 
   init(log: GroupCommitLog, snapshots: SnapshotStore, hardState: HardState, wake: @escaping @Sendable () -> Void) {
     self.log = log
     self.snapshots = snapshots
     term = hardState.term
     vote = hardState.vote
-    progress = Progress(wake: wake)
+    let progress = Progress(wake: wake)
+    self.progress = progress
+    log.onSpaceWarning { progress.noteShortage($0) }
+    log.onFailure { progress.noteFailure($0) }
   }
 
   /// Why the log has ended, if it has: the node must end too.
   var failure: StorageError? { progress.failure.withLock { $0 } }
+
+  /// Why there is no space for the log to go on, if there is none: the node must take nothing more.
+  var spaceWarning: FileError? {
+    progress.isShortOfSpace.load(ordering: .acquiring) ? progress.shortage.withLock { $0 } : nil
+  }
 
   // MARK: Writing
 
   /// Stores what a message to the append thread says. Its answers come from `finished`.
   /// - Returns: answers that wait for nothing.
   func store(_ message: Message) -> [Message] {
+    guard installing == nil else {
+      held.append(message)
+      return []
+    }
     let hardState =
       message.term == 0 && message.vote == 0 && message.commit == 0
       ? nil : HardState(term: message.term, vote: message.vote, commit: message.commit)
@@ -74,22 +109,40 @@ final class DurableStorage {
       // A commit index alone may be lost: it is learned again. Not worth a sync.
       if let hardState { log.updateCommit(hardState.commit) }
       guard !waiting.isEmpty else { return message.responses }
-      waiting[waiting.count - 1].append(contentsOf: message.responses)
+      waiting[waiting.count - 1].answers.append(contentsOf: message.responses)
       return []
     }
     bytesSinceSnapshot += message.entries.byteCount
-    waiting.append(message.responses)
+    entriesSinceSnapshot += message.entries.count
+    waiting.append((message.responses, message.entries.isEmpty ? 0 : message.entries.lastIndex))
     let progress = progress
     log.submit(message.entries, hardState: hardState) { progress.note($0) }
     return []
   }
 
-  /// The log continues behind a snapshot that was received and is durable.
-  func reset(_ metadata: SnapshotMetadata, responses: [Message]) {
-    waiting.append(responses)
-    bytesSinceSnapshot = 0
+  /// Makes a received snapshot durable on another queue; `completion` is called there, and has `finishInstall` called on
+  /// the node's. Until then everything else that is to be stored waits: the log cannot hold what comes behind a snapshot
+  /// before it knows of it. A crash in between finds the snapshot and a log that ends before it, which recovery knows.
+  func install(
+    _ capture: StateCapture, _ metadata: SnapshotMetadata, responses: [Message],
+    _ completion: @escaping @Sendable (Result<Void, StorageError>) -> Void
+  ) {
+    precondition(installing == nil, "one snapshot is installed at a time")
+    installing = (metadata, responses)
+    write(capture, metadata, bytesPerSecond: .max, completion)
+  }
+
+  /// The received snapshot is durable: the log continues behind it, with what waited.
+  /// - Parameter body: is given answers that wait for nothing.
+  func finishInstall(_ body: ([Message]) -> Void) {
+    guard let (metadata, responses) = installing else { return }
+    installing = nil
+    waiting.append((responses, metadata.index))
     let progress = progress
     log.reset(anchorIndex: metadata.index, anchorTerm: metadata.term) { progress.note($0) }
+    let messages = held
+    held.removeAll()
+    for message in messages { body(store(message)) }
   }
 
   /// The answers of writes that are durable by now, in order.
@@ -97,24 +150,28 @@ final class DurableStorage {
     let completed = progress.completed.load(ordering: .acquiring)
     while handled < completed, failure == nil {
       handled += 1
-      body(waiting.removeFirst())
+      let (answers, lastIndex) = waiting.removeFirst()
+      if lastIndex > 0 { durableIndex = lastIndex }
+      body(answers)
     }
   }
 
   // MARK: Snapshots
 
-  /// Writes a captured state on another queue; `completion` is called there.
+  /// Writes a captured state on another queue, no faster than `bytesPerSecond`; `completion` is called there.
   func write(
-    _ capture: StateCapture, _ metadata: SnapshotMetadata,
+    _ capture: StateCapture, _ metadata: SnapshotMetadata, bytesPerSecond: Int,
     _ completion: @escaping @Sendable (Result<Void, StorageError>) -> Void
   ) {
     bytesSinceSnapshot = 0
+    entriesSinceSnapshot = 0
     // Handed over: nobody else uses the capture from here on.
     nonisolated(unsafe) let capture = capture
     let snapshots = snapshots
+    let progress = progress
     snapshotQueue.async {
       do throws(StorageError) {
-        unsafe try Self.write(capture, metadata, to: snapshots)
+        unsafe try Self.write(capture, metadata, to: snapshots, bytesPerSecond: bytesPerSecond, progress)
         completion(.success(()))
       } catch {
         completion(.failure(error))
@@ -122,12 +179,20 @@ final class DurableStorage {
     }
   }
 
-  static func write(
-    _ capture: StateCapture, _ metadata: SnapshotMetadata, to snapshots: SnapshotStore
+  private static func write(
+    _ capture: StateCapture, _ metadata: SnapshotMetadata, to snapshots: SnapshotStore, bytesPerSecond: Int,
+    _ progress: Progress
   ) throws(StorageError) {
     let writer = try snapshots.create(metadata)
+    var pace = Pace(bytesPerSecond: bytesPerSecond, nowNanoseconds: cweir_monotonic_nanoseconds())
     do throws(StorageError) {
-      while let chunk = capture.nextChunk() { unsafe try writer.append(chunk.span.bytes) }
+      while let chunk = capture.nextChunk() {
+        // Nobody waits for the rest when the node ends.
+        if progress.isClosing.load(ordering: .relaxed) { throw StorageError.closed }
+        unsafe try writer.append(chunk.span.bytes)
+        let now = cweir_monotonic_nanoseconds()
+        cweir_sleep_until_nanoseconds(now + pace.pauseNanoseconds(after: chunk.count, nowNanoseconds: now))
+      }
       _ = try writer.finish()
     } catch {
       writer.cancel()
@@ -137,8 +202,33 @@ final class DurableStorage {
 
   /// Writes and syncs what is left, and closes. Not on the log's queue.
   func close() {
+    progress.isClosing.store(true, ordering: .relaxed)
     snapshotQueue.sync {}
     try? log.closeAndWait()
+  }
+}
+
+/// Spreads a stretch of work over time: how long to rest after each piece so that no more than so many bytes are done in
+/// a second. Pure: the clock comes in.
+struct Pace {
+  private let bytesPerSecond: Int
+  private let startNanoseconds: UInt64
+  private var doneBytes = 0
+
+  /// The longest rest at a time: a clock that jumps must not stop a snapshot.
+  static let longestPauseNanoseconds: UInt64 = 100_000_000
+
+  init(bytesPerSecond: Int, nowNanoseconds: UInt64) {
+    self.bytesPerSecond = max(bytesPerSecond, 1)
+    startNanoseconds = nowNanoseconds
+  }
+
+  mutating func pauseNanoseconds(after byteCount: Int, nowNanoseconds: UInt64) -> UInt64 {
+    doneBytes += byteCount
+    guard bytesPerSecond < .max else { return 0 }
+    let due = Double(doneBytes) / Double(bytesPerSecond) * 1e9
+    let elapsed = Double(nowNanoseconds &- startNanoseconds)
+    return due > elapsed ? min(UInt64(due - elapsed), Self.longestPauseNanoseconds) : 0
   }
 }
 
@@ -155,10 +245,11 @@ struct RecoveredNode {
   /// Opens a node's directory and brings its state machine to where the newest snapshot is.
   /// - Parameter start: what the node starts from if the directory is new; nil: from nothing.
   static func open(
-    directory: String, sync: SyncPolicy, owner: NodeID, start: SnapshotMetadata?, store: KeyValueStore,
+    _ configuration: NodeConfiguration, directory: String, sync: SyncPolicy, start: SnapshotMetadata?,
+    store: KeyValueStore,
     wake: @escaping @Sendable () -> Void
   ) throws -> RecoveredNode {
-    let fileSystem = RealFileSystem()
+    let fileSystem = configuration.fileSystem
     try fileSystem.createDirectory(directory)
     let snapshots = try SnapshotStore.open(fileSystem: fileSystem, directory: directory + "/snapshots")
     var newest = try snapshots.newest()
@@ -177,9 +268,12 @@ struct RecoveredNode {
       try restore.commit()
       memberAddresses = restore.memberAddresses
     }
+    var options = configuration.logOptions
+    options.owner = configuration.id
+    options.sync = sync
     let (log, recovered) = try GroupCommitLog.open(
-      fileSystem: fileSystem, directory: directory + "/log", options: LogOptions(owner: owner, sync: sync),
-      snapshot: newest?.metadata, label: "weir.log.\(owner)")
+      fileSystem: fileSystem, directory: directory + "/log", options: options, snapshot: newest?.metadata,
+      label: "weir.log.\(configuration.id)")
     let storage = DurableStorage(log: log, snapshots: snapshots, hardState: recovered.hardState, wake: wake)
     return RecoveredNode(
       storage: storage, recovered: recovered, snapshot: newest?.metadata, isNew: isNew,

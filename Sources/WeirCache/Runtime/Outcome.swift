@@ -17,10 +17,12 @@ public enum Outcome: UInt8, Sendable, CaseIterable {
   case overloaded = 5
   /// The node is stopping; a proposal that was under way may be applied or not.
   case shutdown = 6
+  /// There is no space for the log to go on: the proposal never entered it.
+  case outOfSpace = 7
 
   @inlinable public var isApplied: Bool { rawValue <= 2 }
   /// Whether the proposal is known to have had no effect, now and for ever.
-  @inlinable public var hadNoEffect: Bool { self == .notLeader || self == .overloaded }
+  @inlinable public var hadNoEffect: Bool { self == .notLeader || self == .overloaded || self == .outOfSpace }
 }
 
 /// A proposal's token and outcome in one word: what travels back to who proposed it.

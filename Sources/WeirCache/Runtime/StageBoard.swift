@@ -96,7 +96,7 @@ extension NodeLoop {
     guard index != 0 else { return }
     if role == .leader {
       board.pass(.sent)
-    } else if raft.lastIndex >= index, board.hasPassed(.followerAppended) {
+    } else if durable?.durableIndex ?? raft.lastIndex >= index, board.hasPassed(.followerAppended) {
       board.pass(.acknowledged)
     }
   }

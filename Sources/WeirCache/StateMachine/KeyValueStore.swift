@@ -250,7 +250,8 @@ public final class KeyValueStore: @unchecked Sendable {
     for position in 0..<shardCount { unsafe shard(at: position).pointee.table.withLock { $0.endCapture() } }
   }
 
-  /// Replaces the whole state by that of `other`, which must not be used afterwards and has the same seed and shards.
+  /// Exchanges the whole state for that of `other`, which has the same seed and shards and is good for nothing but being
+  /// dropped afterwards: that frees every record of the old state, so it is done where nobody waits.
   func adopt(_ other: KeyValueStore) {
     precondition(other.shardCount == shardCount && other.hashSeed == hashSeed, "stores of one shape")
     for position in 0..<shardCount {
@@ -261,6 +262,7 @@ public final class KeyValueStore: @unchecked Sendable {
         swap(&table, &incoming)
         unsafe shard.pointee.note(table.slotsLocation)
       }
+      unsafe other.shard(at: position).pointee.table.withLock { swap(&$0, &incoming) }
     }
   }
 

@@ -53,6 +53,8 @@ struct ClusterProbe {
   var warmUpSeconds = 0.3
   var seconds = 1.0
   var eventLoop = EventLoopConfiguration()
+  var sync = Durability.always
+  var dataDir: String?
   /// Connections of all workers together to a leader in another process; nil: the nodes are in this one.
   var connections: Int?
 
@@ -63,7 +65,7 @@ struct ClusterProbe {
   }
 
   func run() throws -> RunResult {
-    let target = try factory.startCluster(ClusterConfiguration(nodes: nodes))
+    let target = try factory.startCluster(ClusterConfiguration(nodes: nodes, durability: sync, directory: dataDir))
     defer { target.shutdown() }
     let noHistory = HistoryBudget(selection: HistorySelection(seed: 0, threshold: 0), operations: 0)
     if workload != .write {

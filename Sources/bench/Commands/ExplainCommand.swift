@@ -26,6 +26,8 @@ struct Explain: ParsableCommand {
   @Option(help: "Seconds for each part.")
   var seconds = 1.0
 
+  @OptionGroup var storage: StorageOptions
+
   @OptionGroup var eventLoop: EventLoopOptions
 
   func validate() throws {
@@ -36,6 +38,10 @@ struct Explain: ParsableCommand {
   }
 
   func run() throws {
+    let interrupts = EndOnInterrupt()
+    defer { withExtendedLifetime(interrupts) {} }
+    try storage.checkWritable()
+    let disk = storage.summary()
     let board = StageBoard()
     let alone = try measure(outstanding: 1, board: board)
     let together = try measure(outstanding: outstanding, board: nil)
@@ -44,7 +50,7 @@ struct Explain: ParsableCommand {
     let limit = try LoopbackLimit.measure(
       requestBytes: max(Int(bytes / messages) * 2 - 160, 64), answerBytes: 128, messagesPerWrite: 64,
       seconds: seconds)
-    print("\(nodes) nodes, \(valueSize)-byte values, memory log, loopback TCP, \(eventLoop.text)")
+    print("\(nodes) nodes, \(valueSize)-byte values, \(disk.text), loopback TCP, \(eventLoop.text)")
     printStages(board, alone.result)
     print("\nper operation                 1 in flight   \(outstanding) in flight")
     printCosts(alone, together)
@@ -64,7 +70,10 @@ struct Explain: ParsableCommand {
 
   private func measure(outstanding: Int, board: StageBoard?) throws -> Part {
     let factory = EmbeddedTargetFactory(eventLoop: eventLoop.configuration, stageBoard: board)
-    guard let target = try factory.startCluster(ClusterConfiguration(nodes: nodes)) as? EmbeddedTarget else {
+    guard
+      let target = try factory.startCluster(
+        ClusterConfiguration(nodes: nodes, durability: storage.sync, directory: storage.dataDir)) as? EmbeddedTarget
+    else {
       throw UsageError("the embedded cluster did not start")
     }
     defer { target.shutdown() }
@@ -109,7 +118,7 @@ struct Explain: ParsableCommand {
     (.enqueued, .drained, "the leader's queue wakes and takes it"),
     (.drained, .appended, "framed into the leader's log"),
     (.appended, .followerAppended, "sent; a follower wakes, reads, checks, appends"),
-    (.followerAppended, .acknowledged, "its acknowledgement is written"),
+    (.followerAppended, .acknowledged, "stored (to the disk with sync always), acknowledged"),
     (.acknowledged, .committed, "the leader wakes, reads, counts the quorum"),
     (.committed, .applied, "applied to the state machine"),
     (.applied, .answered, "completion in the caller's lane, caller woken"),

@@ -33,6 +33,8 @@ struct StoppedPeer: ParsableCommand {
   @Option(help: "By how many MiB the leader may grow.")
   var limit = 64.0
 
+  @OptionGroup var storage: StorageOptions
+
   @OptionGroup var eventLoop: EventLoopOptions
 
   func validate() throws {
@@ -45,8 +47,12 @@ struct StoppedPeer: ParsableCommand {
   }
 
   func run() throws {
+    let interrupts = EndOnInterrupt()
+    defer { withExtendedLifetime(interrupts) {} }
+    try storage.checkWritable()
     let factory = ProcessTargetFactory(eventLoop: eventLoop.configuration)
-    let target = try factory.start(ClusterConfiguration(nodes: nodes))
+    let target = try factory.start(
+      ClusterConfiguration(nodes: nodes, durability: storage.sync, directory: storage.dataDir))
     defer { target.shutdown() }
     guard let leader = try target.leader(deadlineNanoseconds: 0),
       let follower = target.children.first(where: { $0 !== leader })
@@ -59,7 +65,9 @@ struct StoppedPeer: ParsableCommand {
     follower.setStopped(false)
     let replicas = try target.replicaHashes(deadlineNanoseconds: cweir_monotonic_nanoseconds() + 120_000_000_000)
     let growth = frozen.mostMemory > healthy.mostMemory ? frozen.mostMemory - healthy.mostMemory : 0
-    print("\(nodes) processes, \(valueSize)-byte values, \(outstanding) in flight; \(eventLoop.text)")
+    print(
+      "\(nodes) processes, \(valueSize)-byte values, \(outstanding) in flight; \(storage.summary().text), \(eventLoop.text)"
+    )
     Self.printRow("all \(nodes) nodes", before, healthy)
     Self.printRow("one frozen", seconds, frozen)
     let agree = Set(replicas.map(\.hash)).count == 1

@@ -39,6 +39,8 @@ struct Sweep: ParsableCommand {
   @Option(help: ArgumentHelp("Folder in which each bench makes its own.", valueName: "folder"))
   var results = "results/runs"
 
+  @OptionGroup var storage: StorageOptions
+
   @OptionGroup var eventLoop: EventLoopOptions
 
   func validate() throws {
@@ -55,10 +57,13 @@ struct Sweep: ParsableCommand {
   }
 
   func run() throws {
+    let interrupts = EndOnInterrupt()
+    defer { withExtendedLifetime(interrupts) {} }
+    try storage.checkWritable()
     let machine = MachineReader.fingerprint()
     let groups = try groups()
     let files = try ResultFiles(parent: results, started: Date(), revision: machine.shortRevision)
-    let settings = "closed loop, \(workload.rawValue), memory log, loopback TCP, \(eventLoop.text)"
+    let settings = "closed loop, \(workload.rawValue), \(storage.summary().text), loopback TCP, \(eventLoop.text)"
     print(settings)
     var lines = ["group,nodes,value_bytes,workers,outstanding,connections,ops_per_second,cpu_us,p50_us,p99_us"]
     var charts: [SweepChart] = []
@@ -140,6 +145,8 @@ struct Sweep: ParsableCommand {
     base.workload = workload
     base.seconds = seconds
     base.eventLoop = eventLoop.configuration
+    base.sync = storage.sync
+    base.dataDir = storage.dataDir
     let lists = [nodes, valueSize, workers, outstanding, connections]
     if lists.allSatisfy({ $0 == nil }) { return Self.dimensions(base) }
     var points = [base]

@@ -31,7 +31,9 @@ struct WAL: ParsableCommand {
   @Option(help: "How often each measurement is repeated.")
   var rounds = 3
 
-  @Option(name: .customLong("data-dir"), help: "Where the files are made; a temporary folder if left out.")
+  @Option(
+    name: .customLong("data-dir"), help: "Where the files are made while it runs; where temporary files go if left out."
+  )
   var dataDir: String?
 
   @Option(help: "Writes the results as JSON to this file; - is standard output, in place of the table.")
@@ -45,7 +47,7 @@ struct WAL: ParsableCommand {
       var valueBytes: Int
       var cells: [LogCell]
       var recovery: LogRecovery
-      var directory: String
+      var fileSystem: String
     }
 
     var wal: Body
@@ -82,14 +84,11 @@ struct WAL: ParsableCommand {
   }
 
   func run() throws {
-    let directory = dataDir ?? NSTemporaryDirectory() + "weir-bench-wal-" + UUID().uuidString
-    do {
-      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-    } catch {
-      throw UsageError(
-        "files cannot be written to \(directory): \(ResultFiles.reason(error)); choose another --data-dir")
-    }
-    defer { if dataDir == nil { try? FileManager.default.removeItem(atPath: directory) } }
+    let interrupts = EndOnInterrupt()
+    defer { withExtendedLifetime(interrupts) {} }
+    let folder = try TemporaryFolder(in: dataDir)
+    defer { folder.remove() }
+    let directory = folder.path
     let benchmark = LogBenchmark(
       directory: directory, valueBytes: valueBytes, seconds: seconds, sync: try policy())
     var cells: [LogCell] = []
@@ -97,7 +96,8 @@ struct WAL: ParsableCommand {
     let recovery = try benchmark.runRecovery(entries: 1_000_000)
     let results = Results(
       wal: .init(
-        sync: sync, valueBytes: valueBytes, cells: cells, recovery: recovery, directory: directory))
+        sync: sync, valueBytes: valueBytes, cells: cells, recovery: recovery,
+        fileSystem: StorageProbe.fileSystemName(of: directory)))
     try show(results)
   }
 
@@ -133,7 +133,7 @@ struct WAL: ParsableCommand {
         throw UsageError("the results cannot be written to \(json): \(ResultFiles.reason(error))")
       }
     }
-    print("write-ahead log, sync \(sync), values of \(valueBytes) bytes")
+    print("write-ahead log, sync \(sync), values of \(valueBytes) bytes, on \(results.wal.fileSystem)")
     print("waiting mode     what    entries/s     MB/s   syncs/s  entries/sync   p50 us   p99 us  CPU us/entry")
     for cell in results.wal.cells { print(line(cell)) }
     let recovery = results.wal.recovery

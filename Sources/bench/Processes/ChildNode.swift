@@ -30,7 +30,7 @@ final class ChildNode: @unchecked Sendable {
       ("id", "\(id)"), ("nodes", "\(configuration.nodes)"), ("cluster", "\(cluster)"), ("parent", "\(getpid())"),
       ("tick-milliseconds", "\(configuration.tickMilliseconds)"),
       ("election-ticks", "\(configuration.electionTicks)"), ("heartbeat-ticks", "\(configuration.heartbeatTicks)"),
-      ("durability", configuration.durability.rawValue), ("mechanism", eventLoop.mechanism.rawValue),
+      ("sync", configuration.durability.description), ("mechanism", eventLoop.mechanism.rawValue),
       ("repoll", "\(eventLoop.repollNanoseconds / 1000)"),
     ]
     for (name, value) in options { arguments += ["--\(name)", value] }

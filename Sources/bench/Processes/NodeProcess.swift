@@ -32,7 +32,7 @@ struct NodeProcess: ParsableCommand {
   @Option var tickMilliseconds: Int
   @Option var electionTicks: Int
   @Option var heartbeatTicks: Int
-  @Option var durability: Durability
+  @Option var sync: Durability
   @Option var directory: String?
   @OptionGroup var eventLoop: EventLoopOptions
 
@@ -40,7 +40,7 @@ struct NodeProcess: ParsableCommand {
     guard (1...9).contains(nodes), (1...UInt64(nodes)).contains(id) else {
       throw ValidationError("--id must be 1 to --nodes, and --nodes 1...9")
     }
-    guard durability == .memory || directory != nil else { throw ValidationError("--durability needs --directory") }
+    guard sync == .memory || directory != nil else { throw ValidationError("--sync needs --directory") }
   }
 
   func run() throws {
@@ -75,8 +75,8 @@ struct NodeProcess: ParsableCommand {
     configuration.tickNanoseconds = UInt64(tickMilliseconds) * 1_000_000
     configuration.electionTicks = electionTicks
     configuration.heartbeatTicks = heartbeatTicks
-    if let directory, durability != .memory {
-      configuration.storage = .files(directory: directory, sync: durability == .fsync ? .always : .off)
+    if let directory, let policy = sync.syncPolicy {
+      configuration.storage = .files(directory: directory, sync: policy)
     }
     return configuration
   }

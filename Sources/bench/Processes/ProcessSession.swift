@@ -144,7 +144,7 @@ final class ProcessSession: TargetSession {
   private static func status(of outcome: Outcome) -> OperationStatus {
     switch outcome {
     case .appliedFresh, .appliedExisting: .ok
-    case .notLeader, .overloaded, .refused: .failed
+    case .notLeader, .overloaded, .refused, .outOfSpace: .failed
     case .leadershipLost, .shutdown: .unknown
     }
   }

@@ -13,17 +13,17 @@ final class ProcessTarget: Target {
   let clusterID: UInt64
   private let connectionsPerSession: Int
   /// A folder of its own that goes with the target.
-  private let temporaryDirectory: String?
+  private let folder: TemporaryFolder?
 
   init(
     children: [ChildNode], clusterID: UInt64, readiness: Readiness, connectionsPerSession: Int,
-    temporaryDirectory: String?
+    folder: TemporaryFolder?
   ) {
     self.children = children
     self.clusterID = clusterID
     self.readiness = readiness
     self.connectionsPerSession = connectionsPerSession
-    self.temporaryDirectory = temporaryDirectory
+    self.folder = folder
   }
 
   func makeSession(worker: Int, readMode: Load.ReadMode) throws -> any TargetSession {
@@ -73,7 +73,7 @@ final class ProcessTarget: Target {
 
   func shutdown() {
     for child in children { child.end() }
-    if let temporaryDirectory { try? FileManager.default.removeItem(atPath: temporaryDirectory) }
+    folder?.remove()
   }
 }
 
@@ -87,12 +87,8 @@ struct ProcessTargetFactory: TargetFactory {
 
   func start(_ configuration: ClusterConfiguration) throws -> ProcessTarget {
     var configuration = configuration
-    var temporaryDirectory: String?
-    if configuration.durability != .memory, configuration.directory == nil {
-      temporaryDirectory = NSTemporaryDirectory() + "weir-bench-\(UUID().uuidString)"
-      configuration.directory = temporaryDirectory
-    }
-    if configuration.durability == .memory { configuration.directory = nil }
+    let folder = configuration.durability == .memory ? nil : try TemporaryFolder(in: configuration.directory)
+    configuration.directory = folder?.path
     let clusterID = configuration.seed | 1
     var children: [ChildNode] = []
     do {
@@ -107,7 +103,7 @@ struct ProcessTargetFactory: TargetFactory {
     }
     let target = ProcessTarget(
       children: children, clusterID: clusterID, readiness: eventLoop.readiness,
-      connectionsPerSession: connectionsPerSession, temporaryDirectory: temporaryDirectory)
+      connectionsPerSession: connectionsPerSession, folder: folder)
     do {
       guard try target.leader(deadlineNanoseconds: cweir_monotonic_nanoseconds() + 30_000_000_000) != nil else {
         throw TargetError("the cluster elected no leader within 30 s: the machine is overloaded")

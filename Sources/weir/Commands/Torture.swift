@@ -1,7 +1,6 @@
 import ArgumentParser
 import Dispatch
 import Foundation
-import Synchronization
 import WeirCore
 import WeirStorage
 
@@ -33,12 +32,12 @@ struct Torture: ParsableCommand {
       writeMode: seed % 3 == 0 ? .direct : .buffered, zeroFill: false)
     let (log, recovered) = try GroupCommitLog.open(fileSystem: fileSystem, directory: directory, options: options)
     let buffer = recovered.takeLog()
-    let output = Output()
+    let output = LineOutput()
     output.write("r \(buffer.lastIndex) \(buffer.lastTerm)")
     submitForEver(log, output, last: buffer.lastIndex, term: max(buffer.lastTerm, 1))
   }
 
-  private func submitForEver(_ log: GroupCommitLog, _ output: Output, last: LogIndex, term: Term) {
+  private func submitForEver(_ log: GroupCommitLog, _ output: LineOutput, last: LogIndex, term: Term) {
     var generator = Generator(state: seed &* 0x9E37_79B9 &+ last)
     var last = last
     var term = term
@@ -76,15 +75,6 @@ struct Torture: ParsableCommand {
       log.append(term: term, payload: payload.span.bytes)
     }
     return log.batch(from: first, through: first + UInt64(count) - 1)
-  }
-
-  /// Lines to standard output, each handed to the system at once and whole.
-  private final class Output: Sendable {
-    private let lock = Mutex(())
-
-    func write(_ line: String) {
-      lock.withLock { _ in FileHandle.standardOutput.write(Data((line + "\n").utf8)) }
-    }
   }
 
   private struct Generator {
