@@ -78,7 +78,7 @@ let package = Package(
       dependencies: ["WeirCore", "Raft", "Gossip", "WeirStorage", "Linearizability"],
       swiftSettings: optimized),
     .target(
-      name: "HotPaths", dependencies: ["WeirCore", "Raft", "Measure", "CAllocationCounter", "CWeir"],
+      name: "HotPaths", dependencies: ["WeirCore", "Raft", "CAllocationCounter", "CWeir"],
       swiftSettings: optimized),
     .target(name: "Report", dependencies: ["Measure"], swiftSettings: common),
     .target(name: "Gate", dependencies: ["Measure"], swiftSettings: common),

@@ -4,8 +4,10 @@ import PackageDescription
 // Fuzz targets of the decoders, for libFuzzer. A package of its own: building it needs the fuzzer's runtime and its
 // instrumentation, which no other build wants.
 //
-//   swift build -c release -Xswiftc -sanitize=fuzzer -Xswiftc -use-ld=lld --product FuzzGossipPacket
-//   .build/release/FuzzGossipPacket -runs=10000000 -rss_limit_mb=512 -max_len=2048
+//   ./run 60                     every target for so many seconds
+//   ./run 600 FuzzSnapshot       one of them
+//
+// What it runs: swift build -c release -Xswiftc -sanitize=fuzzer -Xswiftc -use-ld=lld, then .build/release/FuzzSnapshot.
 
 /// Each target's name, and the rooms it reaches into. One folder each under Sources/.
 let fuzzers: [(name: String, rooms: [String])] = [
@@ -20,11 +22,14 @@ let fuzzers: [(name: String, rooms: [String])] = [
 let package = Package(
   name: "weir-fuzz",
   dependencies: [.package(name: "weir", path: "../..")],
-  targets: [.target(name: "CFuzzDriver")]
+  targets: [
+    .target(name: "CFuzzDriver"),
+    .target(name: "FuzzSupport", dependencies: [.product(name: "WeirCore", package: "weir")]),
+  ]
     + fuzzers.map { fuzzer in
       .executableTarget(
         name: fuzzer.name,
-        dependencies: ["CFuzzDriver"] + fuzzer.rooms.map { .product(name: $0, package: "weir") },
+        dependencies: ["CFuzzDriver", "FuzzSupport"] + fuzzer.rooms.map { .product(name: $0, package: "weir") },
         swiftSettings: [.unsafeFlags(["-parse-as-library"])])
     },
   swiftLanguageModes: [.v6]

@@ -7,6 +7,21 @@
 #include <stddef.h>
 #include <string.h>
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#define WITHOUT_COUNTER 1
+#endif
+#endif
+
+#ifdef WITHOUT_COUNTER
+
+// A sanitizer has a malloc family of its own, which has to be the first in the lookup order, and whose start-up ends in
+// a crash where instrumented code stands in front of it.
+callocation_counts callocation_counts_of_this_thread(void) { return (callocation_counts){0, 0, 0}; }
+int callocation_counter_is_active(void) { return 0; }
+
+#else
+
 // The executable's own malloc family: counts, then forwards to the next one in the lookup order (jemalloc where it
 // is linked, else the C library). Libraries' constructors allocate before anything of the executable has run, and
 // dlsym itself may allocate, so the first requests are served from a small arena that is never given back.
@@ -103,3 +118,5 @@ int callocation_counter_is_active(void) {
   free(probe);
   return counts.allocations == before.allocations + 1;
 }
+
+#endif

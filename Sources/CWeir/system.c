@@ -58,6 +58,14 @@ int cweir_epoll_wait(int epoll, struct cweir_event *events, int capacity, int64_
   return count;
 }
 
+int cweir_poll(struct pollfd *descriptors, size_t count, int64_t timeout_nanoseconds) {
+  struct timespec timeout;
+  timeout.tv_sec = (time_t)(timeout_nanoseconds / 1000000000);
+  timeout.tv_nsec = (long)(timeout_nanoseconds % 1000000000);
+  int ready = ppoll(descriptors, (nfds_t)count, timeout_nanoseconds < 0 ? NULL : &timeout, NULL);
+  return ready < 0 && errno == EINTR ? 0 : ready;
+}
+
 int cweir_eventfd(void) { return eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
 
 void cweir_eventfd_notify(int descriptor) {

@@ -21,7 +21,7 @@ public struct InstructionCount: Sendable, Codable {
   public static let operations = 20_000
 
   /// Counts for each of `paths` by running this executable again under callgrind, with collection toggled on
-  /// `weir_counted_region`, so that nothing but the operations is counted.
+  /// `weirCountedRegion`, so that nothing but the operations is counted.
   /// - Parameter arguments: what makes this executable call `runCounted` for the path of that name.
   public static func measure(
     paths: [HotPath], arguments: (_ name: String) -> [String]
@@ -40,10 +40,11 @@ public struct InstructionCount: Sendable, Codable {
       let text = try run(
         valgrind,
         [
-          "--tool=callgrind", "--toggle-collect=weir_counted_region", "--callgrind-out-file=/dev/null", copy.path,
+          "--tool=callgrind", "--toggle-collect=*weirCountedRegion*", "--callgrind-out-file=/dev/null", copy.path,
         ] + arguments(path.name))
-      guard let count = collected(text) else {
-        throw Failure.failed("callgrind said nothing for \(path.name): \(text)")
+      // Zero where it did not find the region: that is no count.
+      guard let count = collected(text), count > 0 else {
+        throw Failure.failed("callgrind counted nothing for \(path.name): \(text)")
       }
       return InstructionCount(name: path.name, instructionsPerOp: Double(count) / Double(operationsDone(path)))
     }
@@ -53,13 +54,21 @@ public struct InstructionCount: Sendable, Codable {
   public static func runCounted(_ path: HotPath) {
     let workload = path.makeWorkload()
     workload.run(operations)
-    let counted = CountedWorkload(workload, operations)
-    withExtendedLifetime(counted) { weirCountedRegion(Unmanaged.passUnretained(counted).toOpaque()) }
+    weirCountedRegion(workload, operations: operations)
   }
 
   private static func operationsDone(_ path: HotPath) -> Int {
     let step = path.makeWorkload().operationsPerStep
     return (operations + step - 1) / step * step
+  }
+
+  /// One line a path, under a headline.
+  public static func table(_ counts: [InstructionCount]) -> String {
+    let lines = counts.map { count in
+      let number = String(format: "%.1f", count.instructionsPerOp)
+      return String(repeating: " ", count: max(0, 15 - number.count)) + number + "  " + count.name
+    }
+    return (["instructions/op  path"] + lines).joined(separator: "\n")
   }
 
   /// The number behind "Collected :".
@@ -95,21 +104,8 @@ public struct InstructionCount: Sendable, Codable {
   }
 }
 
-/// A workload, where a plain C name has to carry it.
-private final class CountedWorkload {
-  let workload: any Workload
-  let operations: Int
-
-  init(_ workload: any Workload, _ operations: Int) {
-    self.workload = workload
-    self.operations = operations
-  }
-}
-
 /// The region that callgrind collects, which finds it by this name.
-@_cdecl("weir_counted_region")
 @inline(never)
-public func weirCountedRegion(_ counted: UnsafeRawPointer) {
-  let counted = Unmanaged<CountedWorkload>.fromOpaque(counted).takeUnretainedValue()
-  counted.workload.run(counted.operations)
+public func weirCountedRegion(_ workload: any Workload, operations: Int) {
+  workload.run(operations)
 }

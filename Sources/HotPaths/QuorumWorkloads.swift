@@ -60,7 +60,9 @@ private final class Acknowledge: Workload {
     var sink: UInt64 = 0
     for position in 0..<Acknowledgements.count {
       let index = base + acknowledgements.advances[position]
-      sink &+= quorum.acknowledge(slot: acknowledgements.slots[position], index: index) ?? 0
+      // The commit index itself, as of the reference: whether it moved is for the caller to branch on or not.
+      _ = quorum.acknowledge(slot: acknowledgements.slots[position], index: index)
+      sink &+= quorum.committedIndex
     }
     return sink
   }
@@ -82,7 +84,9 @@ private final class AcknowledgeJoint: Workload {
     var sink: UInt64 = 0
     for position in 0..<Acknowledgements.count {
       let index = base + acknowledgements.advances[position]
-      sink &+= quorum.acknowledge(slot: acknowledgements.slots[position], index: index) ?? 0
+      // The commit index itself, as of the reference: whether it moved is for the caller to branch on or not.
+      _ = quorum.acknowledge(slot: acknowledgements.slots[position], index: index)
+      sink &+= quorum.committedIndex
     }
     return sink
   }

@@ -85,6 +85,7 @@ public enum LoadGenerator {
     }
     result.processCPUNanoseconds = cweir_process_cpu_nanoseconds() - cpuAtStart
     result.counters = crew.target.counters().since(countersAtStart)
+    result.processCPUNanoseconds += result.counters.otherProcessCPUNanoseconds ?? 0
     if stop.isStopped { crew.stop() }
     // A stop during the drain must get through too.
     while !crew.isFinished {

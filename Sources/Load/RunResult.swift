@@ -24,8 +24,9 @@ public struct RunResult: Sendable {
   public var meanInFlight: Double = 0
   /// Share of the workers' time in which the limit on operations in flight held them back.
   public var atLimitShare: Double = 0
-  /// CPU time of the whole process, and of the workers alone, within the window.
+  /// CPU time of the whole process, and of the target's other processes where it has any, within the window.
   public var processCPUNanoseconds: UInt64 = 0
+  /// CPU time of the workers' threads within that.
   public var workerCPUNanoseconds: UInt64 = 0
   /// CPU time of the busiest worker as a share of the window: above 0.8 the generator may be the bottleneck.
   public var busiestWorkerShare: Double = 0

@@ -5,6 +5,9 @@ public protocol Target: AnyObject, Sendable {
   /// What the results call it, e.g. `embedded`.
   var name: String { get }
 
+  /// How its nodes wait for their sockets; nil where that is not known.
+  var readiness: Readiness? { get }
+
   /// One conversation, for one worker thread. All calls of the session come from that thread.
   ///
   /// - Parameters:
@@ -23,6 +26,23 @@ public protocol Target: AnyObject, Sendable {
 
   /// Ends it: no thread, socket or file of it remains when this returns. Called once, after every session's `close`.
   func shutdown()
+}
+
+extension Target {
+  public var readiness: Readiness? { nil }
+}
+
+/// How the nodes of a target wait for their sockets: part of every result, since it decides about latency.
+public struct Readiness: Sendable, Hashable {
+  /// `poll` (an epoll loop on the node's queue) or `dispatch` (Dispatch sources).
+  public var mechanism: String
+  /// How long a node polls again before it sleeps; 0: not at all.
+  public var repollMicroseconds: Double
+
+  public init(mechanism: String, repollMicroseconds: Double) {
+    self.mechanism = mechanism
+    self.repollMicroseconds = repollMicroseconds
+  }
 }
 
 /// One worker's conversation with a target. Calls carry batches, so that the dynamic dispatch is paid once a batch.
@@ -52,17 +72,22 @@ public struct TargetCounters: Sendable, Equatable {
   /// Times that a node's event loop woke from sleep.
   public var wakeups: UInt64?
   public var fsyncs: UInt64?
+  /// Packets that gossip of all nodes together sent, and the bytes of its packets and streams.
   public var gossipPackets: UInt64?
   public var gossipBytes: UInt64?
+  /// CPU time that gossip took for them; it is not among `nodeCPUNanoseconds`.
+  public var gossipCPUNanoseconds: UInt64?
   /// CPU time (user and system) of the nodes' own threads.
   public var nodeCPUNanoseconds: UInt64?
+  /// CPU time of other processes that serve it, which that of the generator's process does not contain.
+  public var otherProcessCPUNanoseconds: UInt64?
   /// Elections won. A steady run must not add to it.
   public var elections: UInt64?
 
   public init(
     peerMessages: UInt64? = nil, peerBytes: UInt64? = nil, wakeups: UInt64? = nil, fsyncs: UInt64? = nil,
-    gossipPackets: UInt64? = nil, gossipBytes: UInt64? = nil, nodeCPUNanoseconds: UInt64? = nil,
-    elections: UInt64? = nil
+    gossipPackets: UInt64? = nil, gossipBytes: UInt64? = nil, gossipCPUNanoseconds: UInt64? = nil,
+    nodeCPUNanoseconds: UInt64? = nil, otherProcessCPUNanoseconds: UInt64? = nil, elections: UInt64? = nil
   ) {
     self.peerMessages = peerMessages
     self.peerBytes = peerBytes
@@ -70,7 +95,9 @@ public struct TargetCounters: Sendable, Equatable {
     self.fsyncs = fsyncs
     self.gossipPackets = gossipPackets
     self.gossipBytes = gossipBytes
+    self.gossipCPUNanoseconds = gossipCPUNanoseconds
     self.nodeCPUNanoseconds = nodeCPUNanoseconds
+    self.otherProcessCPUNanoseconds = otherProcessCPUNanoseconds
     self.elections = elections
   }
 
@@ -83,8 +110,9 @@ public struct TargetCounters: Sendable, Equatable {
     return TargetCounters(
       peerMessages: difference(\.peerMessages), peerBytes: difference(\.peerBytes), wakeups: difference(\.wakeups),
       fsyncs: difference(\.fsyncs), gossipPackets: difference(\.gossipPackets),
-      gossipBytes: difference(\.gossipBytes), nodeCPUNanoseconds: difference(\.nodeCPUNanoseconds),
-      elections: difference(\.elections))
+      gossipBytes: difference(\.gossipBytes), gossipCPUNanoseconds: difference(\.gossipCPUNanoseconds),
+      nodeCPUNanoseconds: difference(\.nodeCPUNanoseconds),
+      otherProcessCPUNanoseconds: difference(\.otherProcessCPUNanoseconds), elections: difference(\.elections))
   }
 }
 

@@ -23,14 +23,16 @@ public struct BenchSummary: Codable, Sendable {
   public var runs: [RunSummary]
   public var leaseToSafe: LeaseToSafe?
   public var consistency: ConsistencySummary
+  /// What gossip cost beside consensus; absent where the target has none.
+  public var gossip: GossipSummary?
   public var generator: GeneratorSummary
   public var hotPaths: [HotPathSummary]
 
   public init(
     valid: Bool, problems: [String], warnings: [String], aborted: Bool, startedUTC: String, durationSeconds: Double,
     command: String, machine: MachineFingerprint, storage: StorageSummary? = nil,
-    configuration: BenchConfiguration, runs: [RunSummary],
-    leaseToSafe: LeaseToSafe?, consistency: ConsistencySummary, generator: GeneratorSummary,
+    configuration: BenchConfiguration, runs: [RunSummary], leaseToSafe: LeaseToSafe?,
+    consistency: ConsistencySummary, gossip: GossipSummary? = nil, generator: GeneratorSummary,
     hotPaths: [HotPathSummary]
   ) {
     self.valid = valid
@@ -46,6 +48,7 @@ public struct BenchSummary: Codable, Sendable {
     self.runs = runs
     self.leaseToSafe = leaseToSafe
     self.consistency = consistency
+    self.gossip = gossip
     self.generator = generator
     self.hotPaths = hotPaths
   }
@@ -86,10 +89,15 @@ public struct BenchConfiguration: Codable, Sendable, Equatable {
   public var valueBytes: Int
   public var distribution: String
   public var seed: UInt64
+  /// How the nodes wait for their sockets: `poll` or `dispatch`; null where the target does not say.
+  public var readiness: String?
+  /// How long a node polls again before it sleeps.
+  public var repollMicroseconds: Double?
 
   public init(
     suite: String, target: String, nodes: Int, durability: String, tickMilliseconds: Int, electionTicks: Int,
-    heartbeatTicks: Int, workers: Int, keys: Int, valueBytes: Int, distribution: String, seed: UInt64
+    heartbeatTicks: Int, workers: Int, keys: Int, valueBytes: Int, distribution: String, seed: UInt64,
+    readiness: String? = nil, repollMicroseconds: Double? = nil
   ) {
     self.suite = suite
     self.target = target
@@ -103,6 +111,17 @@ public struct BenchConfiguration: Codable, Sendable, Equatable {
     self.valueBytes = valueBytes
     self.distribution = distribution
     self.seed = seed
+    self.readiness = readiness
+    self.repollMicroseconds = repollMicroseconds
+  }
+}
+
+extension BenchConfiguration {
+  /// Both in words; nil where the target does not say.
+  public var readinessText: String? {
+    guard let readiness else { return nil }
+    let repoll = repollMicroseconds ?? 0
+    return "\(readiness) loop, re-poll " + (repoll > 0 ? "\(Int(repoll.rounded())) µs" : "off")
   }
 }
 
@@ -343,6 +362,36 @@ public struct ConsistencySummary: Codable, Sendable {
     self.undecidedKeys = undecidedKeys
     self.replicas = replicas
     self.replicasAgree = replicasAgree
+  }
+}
+
+/// What gossip cost in the measured windows of all runs, for each node and second; and consensus, for comparison.
+public struct GossipSummary: Codable, Sendable, Equatable {
+  /// Length of those windows together.
+  public var windowSeconds: Double
+  /// Packets sent.
+  public var packetsPerNodeSecond: Double
+  /// Bytes of packets and streams sent, without the headers of IP, UDP and TCP.
+  public var bytesPerNodeSecond: Double
+  /// CPU time on gossip's own queue.
+  public var cpuMicrosecondsPerNodeSecond: Double
+  public var consensusMessagesPerNodeSecond: Double?
+  public var consensusBytesPerNodeSecond: Double?
+  /// CPU time of the nodes' event loops.
+  public var consensusCpuMicrosecondsPerNodeSecond: Double?
+
+  public init(
+    windowSeconds: Double, packetsPerNodeSecond: Double, bytesPerNodeSecond: Double,
+    cpuMicrosecondsPerNodeSecond: Double, consensusMessagesPerNodeSecond: Double?,
+    consensusBytesPerNodeSecond: Double?, consensusCpuMicrosecondsPerNodeSecond: Double?
+  ) {
+    self.windowSeconds = windowSeconds
+    self.packetsPerNodeSecond = packetsPerNodeSecond
+    self.bytesPerNodeSecond = bytesPerNodeSecond
+    self.cpuMicrosecondsPerNodeSecond = cpuMicrosecondsPerNodeSecond
+    self.consensusMessagesPerNodeSecond = consensusMessagesPerNodeSecond
+    self.consensusBytesPerNodeSecond = consensusBytesPerNodeSecond
+    self.consensusCpuMicrosecondsPerNodeSecond = consensusCpuMicrosecondsPerNodeSecond
   }
 }
 

@@ -104,7 +104,7 @@ public struct ConfigurationChangeV2: Sendable, Hashable {
   /// context. The empty change has the empty payload.
   public func encoded() -> [UInt8] {
     guard transition != .auto || !changes.isEmpty || !context.isEmpty else { return [] }
-    precondition(changes.count <= Self.maximumChanges, "a change names at most maximumChanges members")
+    invariant(changes.count <= Self.maximumChanges, "a change names at most maximumChanges members")
     var bytes: [UInt8] = [transition.rawValue, UInt8(changes.count & 0xFF), UInt8(changes.count >> 8)]
     for change in changes {
       bytes.append(change.kind.rawValue)

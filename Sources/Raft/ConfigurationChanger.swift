@@ -165,15 +165,15 @@ public struct ConfigurationChanger {
   private func finish(_ draft: Draft) -> ProgressTracker {
     let configuration = draft.configuration
     for id in configuration.allVoters + configuration.learners {
-      precondition(draft.slot(of: id) != nil, "no progress for member \(id) of \(configuration)")
+      invariant(draft.slot(of: id) != nil, "no progress for member \(id) of \(configuration)")
     }
     for id in configuration.learnersNext {
-      precondition(configuration.votersOutgoing.contains(id), "\(id) is in learners_next, but is no outgoing voter")
+      invariant(configuration.votersOutgoing.contains(id), "\(id) is in learners_next, but is no outgoing voter")
     }
     for id in configuration.learners {
-      precondition(!configuration.isVoter(id), "\(id) is in learners and in voters of \(configuration)")
+      invariant(!configuration.isVoter(id), "\(id) is in learners and in voters of \(configuration)")
     }
-    precondition(
+    invariant(
       configuration.isJoint || (configuration.learnersNext.isEmpty && !configuration.autoLeave),
       "learners_next or autoleave outside of a joint configuration")
     return ProgressTracker(configuration: configuration, progress: draft.progress, continuing: tracker)

@@ -26,7 +26,7 @@ public struct Inflights: Sendable, BitwiseCopyable {
   /// Notes a message. Only while it is not full.
   @inline(__always)
   mutating func add(lastIndex: LogIndex, bytes size: Int, to ring: inout InflightRing) {
-    precondition(!isFull, "a message was sent to a follower whose window is full")
+    invariant(!isFull, "a message was sent to a follower whose window is full: \(count) in flight")
     if count == ring.messages.count {
       ring.grow(start: start, count: count)
       start = 0

@@ -35,8 +35,8 @@ public struct PlantedBugs: OptionSet, Sendable, Hashable {
   public static let appendWithoutPreviousTerm = PlantedBugs(rawValue: 1 << 13)
   /// A follower cuts its log behind every append, conflict or not (CCF #5991, #6016).
   public static let truncateWithoutConflict = PlantedBugs(rawValue: 1 << 14)
-  /// A follower acknowledges its own last index, not that of the append (CCF #6001).
-  public static let acknowledgeOwnLastIndex = PlantedBugs(rawValue: 1 << 15)
+  /// Applied entries still count as uncommitted: in the end every proposal is refused (etcd raft a370b6f).
+  public static let uncommittedBytesLeak = PlantedBugs(rawValue: 1 << 15)
   /// Entries of older terms are committed by counting (paper, figure 8; CCF #5674).
   public static let commitOlderTerm = PlantedBugs(rawValue: 1 << 16)
   /// Heartbeats carry the leader's commit index, not bounded by what the follower has (etcd raft #139).
@@ -59,23 +59,9 @@ public struct PlantedBugs: OptionSet, Sendable, Hashable {
     ("readWithoutQuorum", .readWithoutQuorum), ("leaseKeptDuringTransfer", .leaseKeptDuringTransfer),
     ("leaseFromAnswer", .leaseFromAnswer), ("commitBeforeStored", .commitBeforeStored),
     ("storageAckIgnoresTerm", .storageAckIgnoresTerm), ("appendWithoutPreviousTerm", .appendWithoutPreviousTerm),
-    ("truncateWithoutConflict", .truncateWithoutConflict), ("acknowledgeOwnLastIndex", .acknowledgeOwnLastIndex),
+    ("truncateWithoutConflict", .truncateWithoutConflict), ("uncommittedBytesLeak", .uncommittedBytesLeak),
     ("commitOlderTerm", .commitOlderTerm), ("heartbeatCommitBeyondMatch", .heartbeatCommitBeyondMatch),
     ("voteBeforeStored", .voteBeforeStored), ("appendAckBeforeStored", .appendAckBeforeStored),
     ("voteForShorterLog", .voteForShorterLog), ("promiseForgottenAtRestart", .promiseForgottenAtRestart),
   ]
-}
-
-/// The generator of election timeouts: small, and the same everywhere (Steele et al., SplitMix, 2014).
-struct SplitMix64 {
-  private var state: UInt64
-  init(seed: UInt64) { state = seed }
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
-  }
 }

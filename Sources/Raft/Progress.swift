@@ -74,36 +74,51 @@ public struct Progress: Sendable, BitwiseCopyable {
     sentCommit = index
   }
 
-  /// Notes that an append message with `count` entries of `bytes` in all is on its way.
+  /// Notes that an append message with `count` entries of `bytes` in all, and with a commit index, is on its way.
   @inline(__always)
-  mutating func sentEntries(count: Int, bytes: Int, ring: inout InflightRing) {
+  mutating func sentEntries(count: Int, bytes: Int, commit: LogIndex, ring: inout InflightRing) {
+    sentCommit = commit
     switch state {
     case .replicate:
-      if count > 0 {
-        next += LogIndex(count)
-        inflights.add(lastIndex: next - 1, bytes: bytes, to: &ring)
-      }
+      next += LogIndex(count)
+      inflights.add(lastIndex: next - 1, bytes: bytes, to: &ring)
       // With a full window the message counts as a probe: the next one waits for an acknowledgement or a heartbeat
       // response. Otherwise an empty message would follow every event while the member answers nothing.
       isAppendFlowPaused = inflights.isFull
-    case .probe:
-      // An empty probe does not pause: it may be all that carries a commit index.
-      if count > 0 { isAppendFlowPaused = true }
-    case .snapshot:
-      preconditionFailure("append messages are not sent while a snapshot is under way")
+    case .probe: isAppendFlowPaused = true
+    case .snapshot: invariant(false, "append messages are not sent while a snapshot is under way")
     }
+  }
+
+  /// The same for a message without entries.
+  @inline(__always)
+  mutating func sentNoEntries(commit: LogIndex) {
+    sentCommit = commit
+    // An empty probe does not pause: it may be all that carries a commit index.
+    if state == .replicate { isAppendFlowPaused = inflights.isFull }
   }
 
   /// Whether telling the member that `index` is committed may be news to it: not if a message under way lets it commit
   /// all that was sent.
+  @inline(__always)
   func canBumpCommit(to index: LogIndex) -> Bool { index > sentCommit && sentCommit < next - 1 }
 
   /// Takes an acknowledgement up to `index`. Returns whether it was news.
+  @inline(__always)
   mutating func maybeUpdate(to index: LogIndex) -> Bool {
     guard index > match else { return false }
     match = index
     next = max(next, index + 1)
     isAppendFlowPaused = false
+    return true
+  }
+
+  /// Takes an acknowledgement up to `index` from a member that is heard of by it.
+  @inline(__always)
+  mutating func acknowledged(through index: LogIndex, ring: inout InflightRing) -> Bool {
+    isRecentlyActive = true
+    guard maybeUpdate(to: index) else { return false }
+    if state == .replicate { inflights.free(through: index, of: &ring) }
     return true
   }
 

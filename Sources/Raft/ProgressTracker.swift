@@ -31,7 +31,7 @@ public struct ProgressTracker: Sendable {
     }
     voterSlots = configuration.voters.compactMap { slot(of: $0) }
     outgoingSlots = configuration.votersOutgoing.compactMap { slot(of: $0) }
-    precondition(
+    invariant(
       voterSlots.count == configuration.voters.count && outgoingSlots.count == configuration.votersOutgoing.count,
       "each voter has a progress")
   }
@@ -41,6 +41,17 @@ public struct ProgressTracker: Sendable {
   public func slot(of id: NodeID) -> Int? {
     for position in progress.indices where progress[position].id == id { return position }
     return nil
+  }
+
+  @inline(__always)
+  mutating func sentEntries(slot: Int, count: Int, bytes: Int, commit: LogIndex) {
+    progress[slot].sentEntries(count: count, bytes: bytes, commit: commit, ring: &rings[slot])
+  }
+
+  /// Takes an acknowledgement. Returns whether it was news.
+  @inline(__always)
+  mutating func acknowledged(slot: Int, through index: LogIndex) -> Bool {
+    progress[slot].acknowledged(through: index, ring: &rings[slot])
   }
 
   /// Whether there is one voter and no joint configuration: then it decides alone.

@@ -123,6 +123,13 @@ struct RaftLog: ~Copyable {
     noteEnd()
   }
 
+  /// Takes a leader's entries, the first of which is the one behind the last.
+  @inline(__always)
+  mutating func append(_ batch: borrowing EntryBatch) {
+    buffer.append(batch, from: lastIndex + 1)
+    noteEnd()
+  }
+
   private mutating func noteEnd() {
     lastIndex = buffer.lastIndex
     let term = buffer.lastTerm
@@ -163,7 +170,7 @@ struct RaftLog: ~Copyable {
   /// Only from the first real conflict on: an old message that repeats a part of what is here must not cut off what
   /// follows, since that may be acknowledged, even committed, already.
   mutating func replaceSuffix(with batch: EntryBatch, from index: LogIndex) {
-    precondition(index > committed, "committed entries are never replaced: \(index) <= \(committed)")
+    invariant(index > committed, "committed entries are never replaced: \(index) <= \(committed)")
     if index <= lastIndex { truncate(from: index) }
     buffer.append(batch, from: index)
     noteEnd()
@@ -272,7 +279,7 @@ struct RaftLog: ~Copyable {
 
   mutating func commit(to index: LogIndex) {
     guard index > committed else { return }
-    precondition(
+    invariant(
       index <= lastIndex,
       "tocommit(\(index)) is out of range [lastIndex(\(lastIndex))]. Was the raft log corrupted, truncated, or lost?")
     committed = index
@@ -305,7 +312,7 @@ struct RaftLog: ~Copyable {
 
   /// Entries through `index`, of `bytes`, were handed out.
   mutating func acceptApplying(through index: LogIndex, bytes: Int, allowUnstable: Bool) {
-    precondition(index <= committed, "applying(\(index)) is out of range [committed(\(committed))]")
+    invariant(index <= committed, "applying(\(index)) is out of range [committed(\(committed))]")
     applying = index
     applyingBytes += bytes
     // More would exceed the limit, either for certain or because the last batch was already cut off by it.
@@ -315,7 +322,7 @@ struct RaftLog: ~Copyable {
 
   /// Entries through `index`, of `bytes`, were applied.
   mutating func applied(through index: LogIndex, bytes: Int) {
-    precondition(
+    invariant(
       index >= applied && index <= committed,
       "applied(\(index)) is out of range [prevApplied(\(applied)), committed(\(committed))]")
     applied = index

@@ -58,7 +58,7 @@ extension RawNode {
   }
 
   mutating func becomePreCandidate() {
-    precondition(role != .leader, "invalid transition [leader -> pre-candidate]")
+    invariant(role != .leader, "invalid transition [leader -> pre-candidate]")
     // Neither term nor vote change: that is what a pre-candidate is for. The leader is forgotten, so that this node
     // grants the pre-votes of others: with each of two sticking to a dead leader, neither would be elected.
     tracker.resetVotes()
@@ -69,7 +69,7 @@ extension RawNode {
   }
 
   mutating func becomeCandidate() {
-    precondition(role != .leader, "invalid transition [leader -> candidate]")
+    invariant(role != .leader, "invalid transition [leader -> candidate]")
     reset(term: term + 1)
     vote = id
     role = .candidate
@@ -78,7 +78,7 @@ extension RawNode {
   }
 
   mutating func becomeLeader() {
-    precondition(role != .follower, "invalid transition [follower -> leader]")
+    invariant(role != .follower, "invalid transition [follower -> leader]")
     reset(term: term)
     leader = id
     role = .leader
@@ -92,7 +92,7 @@ extension RawNode {
     // An empty entry of the own term: committing it commits everything before it, which counting alone must not do
     // (paper, section 5.4.2). It is free of the limit on uncommitted bytes, since it has none.
     let accepted = appendOwn(payload: [UInt8]().span.bytes, kind: .normal)
-    precondition(accepted, "empty entry was dropped")
+    invariant(accepted, "empty entry was dropped: \(uncommittedBytes) bytes wait to be committed")
     logger.write(.info) { "\(id.hex) became leader at term \(term)" }
     trace(.becomeLeader)
   }

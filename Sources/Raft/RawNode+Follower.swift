@@ -62,7 +62,7 @@ extension RawNode {
 
   /// A message of the leader of this term came.
   @inline(__always)
-  private mutating func hear(from newLeader: NodeID) {
+  mutating func hear(from newLeader: NodeID) {
     electionElapsedTicks = 0
     leader = newLeader
     promiseLeader()
@@ -71,23 +71,41 @@ extension RawNode {
   // MARK: Log
 
   private mutating func handleAppend(_ message: Message) throws(RaftError) {
-    if message.index < log.committed {
+    try handleAppend(
+      message.entries, from: message.from, behind: EntryID(term: message.logTerm, index: message.index),
+      commit: message.commit)
+  }
+
+  /// Takes a leader's entries if they fit behind what is here, and answers.
+  @inline(__always)
+  mutating func handleAppend(
+    _ entries: EntryBatch, from leader: NodeID, behind previous: EntryID, commit: LogIndex
+  ) throws(RaftError) {
+    if previous.index < log.committed {
       // An old message. What is committed is the same in both logs.
-      return sendAcknowledgement(to: message.from, index: log.committed)
+      return sendAcknowledgement(to: leader, index: log.committed)
     }
-    guard log.matches(EntryID(term: message.logTerm, index: message.index)) || takesUnmatched(message) else {
-      return rejectAppend(message)
+    guard log.matches(previous) else {
+      return takesUnmatched(previous, isEmpty: entries.isEmpty)
+        ? acknowledgeUnmatched(previous.index, to: leader, commit: commit)
+        : rejectAppend(behind: previous, from: leader)
     }
-    let lastNew = message.index + UInt64(message.entries.count)
-    if !message.entries.isEmpty { try takeEntries(message.entries) }
+    let lastNew = previous.index + UInt64(entries.count)
+    if !entries.isEmpty { try takeEntries(entries) }
     // Not beyond what this message says is the same: entries behind may be left over from an older leader.
-    log.commit(to: min(message.commit, lastNew))
-    let acknowledgesAll = hasPlantedBugs && plantedBugs.contains(.acknowledgeOwnLastIndex)
-    sendAcknowledgement(to: message.from, index: acknowledgesAll ? log.lastIndex : lastNew)
+    log.commit(to: min(commit, lastNew))
+    sendAcknowledgement(to: leader, index: lastNew)
   }
 
   @inline(__always)
   private mutating func takeEntries(_ entries: EntryBatch) throws(RaftError) {
+    // Nearly always they continue the log, and nothing is compared or replaced.
+    if entries.firstIndex == log.lastIndex + 1, !hasPlantedBugs { return log.append(entries) }
+    try takeOverlapping(entries)
+  }
+
+  @inline(never)
+  private mutating func takeOverlapping(_ entries: EntryBatch) throws(RaftError) {
     guard let conflict = firstToReplace(entries) else { return }
     guard conflict > log.committed else { throw conflictWithCommitted(conflict) }
     log.replaceSuffix(with: entries, from: conflict)
@@ -105,22 +123,29 @@ extension RawNode {
     return log.findConflict(entries)
   }
 
-  private func takesUnmatched(_ message: Message) -> Bool {
-    hasPlantedBugs && plantedBugs.contains(.appendWithoutPreviousTerm) && message.logTerm == 0
-      && message.index <= log.lastIndex && message.entries.isEmpty
+  private func takesUnmatched(_ previous: EntryID, isEmpty: Bool) -> Bool {
+    hasPlantedBugs && plantedBugs.contains(.appendWithoutPreviousTerm) && previous.term == 0
+      && previous.index > log.lastIndex && isEmpty
+  }
+
+  /// The planted bug's other half: what is beyond the end has term 0, like the message, and so "matches".
+  @inline(never)
+  private mutating func acknowledgeUnmatched(_ index: LogIndex, to leader: NodeID, commit: LogIndex) {
+    log.commit(to: min(commit, log.lastIndex))
+    sendAcknowledgement(to: leader, index: index)
   }
 
   @inline(never)
-  private mutating func rejectAppend(_ message: Message) {
+  private mutating func rejectAppend(behind previous: EntryID, from leader: NodeID) {
     logger.write(.debug) {
-      "\(id.hex) [logterm: \(log.termOrZero(at: message.index)), index: \(message.index)] rejected MsgApp "
-        + "[logterm: \(message.logTerm), index: \(message.index)] from \(message.from.hex)"
+      "\(id.hex) [logterm: \(log.termOrZero(at: previous.index)), index: \(previous.index)] rejected MsgApp "
+        + "[logterm: \(previous.term), index: \(previous.index)] from \(leader.hex)"
     }
     // Entries with a higher term than the leader's at that place cannot be in its log up to there: hint at the first
     // place that could match, instead of having the leader try one by one.
-    let hint = log.findConflict(at: min(message.index, log.lastIndex), term: message.logTerm)
-    var answer = Message(type: .appendResponse, to: message.from)
-    answer.index = message.index
+    let hint = log.findConflict(at: min(previous.index, log.lastIndex), term: previous.term)
+    var answer = Message(type: .appendResponse, to: leader)
+    answer.index = previous.index
     answer.reject = true
     answer.rejectHint = hint.index
     answer.logTerm = hint.term
@@ -204,7 +229,7 @@ extension RawNode {
     guard !batch.isEmpty else { throw .proposalDropped(.invalidPayload) }
     try checkForwarding()
     var message = Message(type: .propose, to: leader, from: sender)
-    message.entries = batch
+    message.entries = batch.sealed()
     send(message)
   }
 

@@ -23,7 +23,12 @@ extension RawNode {
       electionElapsedTicks = 0
       if configuration.checkQuorum { stepOwn(.checkQuorum) }
       // A transfer that takes longer than that has failed: take proposals again.
-      if role == .leader, leadTransferee != .none { abortLeaderTransfer() }
+      if role == .leader, leadTransferee != .none {
+        abortLeaderTransfer()
+        // It kept this leader from leaving a joint configuration. Waiting for the next applied entry, as etcd's raft
+        // does, is waiting for ever where nobody writes.
+        leaveJointIfDue()
+      }
     }
     guard role == .leader, heartbeatElapsedTicks >= configuration.heartbeatTicks else { return }
     heartbeatElapsedTicks = 0

@@ -100,17 +100,13 @@ extension RawNode {
   /// A member holds the log up to `index`.
   mutating func acknowledge(slot: Int, from member: NodeID, index: LogIndex) throws(RaftError) {
     guard index <= log.lastIndex else { throw impossibleAcknowledgement(of: index, from: member) }
-    tracker.progress[slot].isRecentlyActive = true
-    let isNews = tracker.progress[slot].maybeUpdate(to: index)
+    let isNews = tracker.acknowledged(slot: slot, through: index)
+    let state = tracker.progress[slot].state
     // Also what is known already moves a probed member on: it may have been told unreachable, and have nothing to catch up.
-    guard isNews || (tracker.progress[slot].match == index && tracker.progress[slot].state == .probe) else { return }
-    if tracker.progress[slot].state == .replicate {
-      tracker.progress[slot].inflights.free(through: index, of: &tracker.rings[slot])
-    } else {
-      leaveProbeOrSnapshot(slot: slot)
-    }
+    guard isNews || (state == .probe && tracker.progress[slot].match == index) else { return }
+    if state != .replicate { leaveProbeOrSnapshot(slot: slot) }
     let isOwn = member == id
-    if maybeCommit() {
+    if maybeCommit(acknowledged: index) {
       releasePostponedReads()
       broadcastAppend()
     } else if !isOwn, tracker.progress[slot].canBumpCommit(to: log.committed) {

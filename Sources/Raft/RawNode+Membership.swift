@@ -9,6 +9,7 @@ extension RawNode {
   /// configurations two steps apart need not intersect. A refused change becomes an empty entry, as in etcd's raft.
   /// - Returns: the positions of the refused changes within the batch.
   mutating func checkConfigurationChanges(in batch: EntryBatch) throws(RaftError) -> [Int] {
+    if batch.isKnownNormal { return [] }
     var changes: [(position: Int, change: ConfigurationChangeV2?)] = []
     var position = 0
     batch.forEach { header, payload in
@@ -55,8 +56,13 @@ extension RawNode {
     return change.changes.isEmpty ? "not in joint state; refusing empty conf change" : nil
   }
 
-  /// Everything up to the change that entered a joint configuration is applied: leave it.
-  mutating func leaveJointAutomatically() {
+  /// Leaves a joint configuration once everything up to the change that entered it is applied.
+  mutating func leaveJointIfDue() {
+    guard role == .leader, tracker.configuration.autoLeave, log.applied >= pendingConfigurationIndex else { return }
+    leaveJointAutomatically()
+  }
+
+  private mutating func leaveJointAutomatically() {
     var builder = EntryBatchBuilder(capacity: 64)
     // The empty payload is the empty change, and has no size that could be refused.
     builder.append(kind: .configurationChangeV2, payload: [])
@@ -66,7 +72,8 @@ extension RawNode {
         "initiating automatic transition out of joint configuration \(tracker.configuration)"
       }
     } catch {
-      // A transfer is under way. Either it succeeds and the next leader leaves, or the next applied entry tries again.
+      // A transfer is under way. Either it succeeds and the next leader leaves, or its failure or the next applied entry
+      // tries again.
       logger.write(.debug) {
         "not initiating automatic transition out of joint configuration \(tracker.configuration): \(error)"
       }

@@ -20,7 +20,7 @@ extension RawNode {
   /// Collects everything that is to be done, and takes it as handed out.
   /// - Parameter ready: is overwritten; used again, its arrays keep their memory.
   public mutating func ready(into ready: inout Ready) {
-    precondition(!isAdvanceDue, "two accepted Ready structs without call to Advance")
+    invariant(!isAdvanceDue, "two accepted Ready structs without call to Advance")
     if reads.isRoundDue, role == .leader { broadcastHeartbeat() }
     ready.removeAll()
     let state = hardState
@@ -77,9 +77,10 @@ extension RawNode {
 
   /// The driver has stored, applied and sent what `ready` says.
   public mutating func advance(_ ready: borrowing Ready) {
-    precondition(
-      !configuration.asynchronousStorageWrites, "Advance must not be called when using AsyncStorageWrites")
-    precondition(isAdvanceDue, "Advance without an accepted Ready")
+    invariant(
+      !configuration.asynchronousStorageWrites,
+      "Advance must not be called when using AsyncStorageWrites: step the responses instead")
+    invariant(isAdvanceDue, "Advance without an accepted Ready")
     isAdvanceDue = false
     var position = 0
     while position < ownStepsOnAdvance.count {

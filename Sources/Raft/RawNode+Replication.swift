@@ -8,18 +8,18 @@ extension RawNode {
     if message.from == .none { message.from = id }
     switch message.type {
     case .vote, .preVote:
-      precondition(message.term != 0, "term should be set when sending \(message.type.etcdName)")
+      invariant(message.term != 0, "term should be set when sending \(message.type.etcdName)")
     case .voteResponse, .preVoteResponse, .propose, .readIndex:
       // Votes carry their own term; what is passed on to the leader carries none, to be valid in any.
       break
     default:
-      precondition(message.term == 0, "term should not be set when sending \(message.type.etcdName)")
+      invariant(message.term == 0, "term should not be set when sending \(message.type.etcdName) (was \(message.term))")
       message.term = term
     }
     switch message.type {
     case .appendResponse, .voteResponse, .preVoteResponse: sendAfterAppend(message)
     default:
-      precondition(message.to != id, "message should not be self-addressed when sending \(message.type.etcdName)")
+      invariant(message.to != id, "message should not be self-addressed when sending \(message.type.etcdName)")
       trace(.send(message.type, to: message.to))
       outbox.append(message)
     }
@@ -70,36 +70,34 @@ extension RawNode {
     let last = log.lastIndex
     // The previous term is looked up even for an empty message: without it (compacted away) a member would take a message
     // that says nothing about where the logs agree, and commit what it does not have.
-    guard let previousTerm = log.term(at: next - 1) ?? termOfCompactedPrevious() else {
+    guard let previousTerm = log.term(at: next - 1) ?? termOfCompactedPrevious(slot: slot) else {
       return sendSnapshot(slot: slot)
     }
     if next > last, !evenIfEmpty { return false }
     // A full window lets an empty message through: if all that is under way was lost, only its answer can tell.
     let isThrottled = tracker.progress[slot].state == .replicate && tracker.progress[slot].inflights.isFull
     if isThrottled, !evenIfEmpty { return false }
-    trace(.send(.append, to: tracker.progress[slot].id))
-    let isEmpty = next > last || isThrottled
-    outbox.append(appendMessage(slot: slot, behind: next - 1, previousTerm, isEmpty: isEmpty))
-    let sent = outbox[outbox.count - 1].entries.count
-    let bytes = isEmpty ? 0 : outbox[outbox.count - 1].entries.payloadBytes
-    tracker.progress[slot].sentEntries(count: sent, bytes: bytes, ring: &tracker.rings[slot])
-    tracker.progress[slot].sentCommit = log.committed
+    let to = tracker.progress[slot].id
+    trace(.send(.append, to: to))
+    let commit = log.committed
+    outbox.append(
+      Message(appendingBehind: next - 1, logTerm: previousTerm, commit: commit, to: to, from: id, term: term))
+    guard next <= last, !isThrottled else {
+      tracker.progress[slot].sentNoEntries(commit: commit)
+      return true
+    }
+    let entries = log.batch(from: next, through: last, maximumBytes: configuration.maximumMessageBytes)
+    tracker.sentEntries(slot: slot, count: entries.count, bytes: entries.payloadBytes, commit: commit)
+    // Put where the message lies already: on the way into the array its references would be counted once more.
+    outbox[outbox.count - 1].entries = entries
     return true
   }
 
-  /// Not inlined, so that what it returns is moved into the outbox instead of being copied on the way.
-  @inline(never)
-  private func appendMessage(slot: Int, behind index: LogIndex, _ logTerm: Term, isEmpty: Bool) -> Message {
-    Message(
-      appending: isEmpty
-        ? EntryBatch()
-        : log.batch(from: index + 1, through: log.lastIndex, maximumBytes: configuration.maximumMessageBytes),
-      behind: index, logTerm: logTerm, commit: log.committed, to: tracker.progress[slot].id, from: id, term: term)
-  }
-
   /// Nil, so that a snapshot is sent instead.
-  private func termOfCompactedPrevious() -> Term? {
-    hasPlantedBugs && plantedBugs.contains(.appendWithoutPreviousTerm) ? 0 : nil
+  private func termOfCompactedPrevious(slot: Int) -> Term? {
+    guard hasPlantedBugs, plantedBugs.contains(.appendWithoutPreviousTerm) else { return nil }
+    let isThrottled = tracker.progress[slot].state == .replicate && tracker.progress[slot].inflights.isFull
+    return isThrottled ? 0 : nil
   }
 
   @inline(never)
@@ -215,6 +213,12 @@ extension RawNode {
       OwnStep(type: .appendResponse, term: term, index: log.lastIndex, position: afterAppend.count))
   }
 
+  /// `maybeCommit` after one member's acknowledgement, which moves nothing if it only says what is committed already.
+  @inline(__always)
+  mutating func maybeCommit(acknowledged index: LogIndex) -> Bool {
+    index > log.committed && maybeCommit()
+  }
+
   /// Commits what a quorum has, if it is of this term: an older entry on a quorum may still be replaced by a leader that
   /// a quorum without it elects (paper, figure 8).
   mutating func maybeCommit() -> Bool {
@@ -230,6 +234,16 @@ extension RawNode {
 }
 
 extension Message {
+  @inline(__always)
+  fileprivate init(
+    appendingBehind index: LogIndex, logTerm: Term, commit: LogIndex, to: NodeID, from: NodeID, term: Term
+  ) {
+    self.init(type: .append, to: to, from: from, term: term)
+    self.logTerm = logTerm
+    self.index = index
+    self.commit = commit
+  }
+
   /// Made in one piece: a variable that is filled bit by bit is copied once more on its way into the outbox.
   @inline(__always)
   fileprivate init(acknowledging index: LogIndex, to: NodeID, from: NodeID, term: Term) {

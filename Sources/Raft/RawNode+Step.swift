@@ -60,6 +60,31 @@ extension RawNode {
     try stepChecked(message)
   }
 
+  /// `step` of a message where it lies: nothing of it is copied, and it is as it was afterwards.
+  ///
+  /// Of the two kinds that all replication is made of, those that come as expected (from another node, in this term, with
+  /// numbers that can be) go straight to where they are handled. All else goes the long way, which leads these to the
+  /// same places.
+  public mutating func step(_ message: inout Message) throws(RaftError) {
+    let from = message.from
+    let numbers = message.term | message.logTerm | message.index | message.commit | message.rejectHint
+    guard message.term == term, term != 0, numbers < impossibleNumber, from != id, from != .none, !from.isLocalThread
+    else { return try step(copy message) }
+    if message.type == .append, role == .follower {
+      if !message.entries.isEmpty { try validateEntries(message) }
+      trace(.receive(.append, from: from))
+      hear(from: from)
+      return try handleAppend(
+        message.entries, from: from, behind: EntryID(term: message.logTerm, index: message.index),
+        commit: message.commit)
+    }
+    if message.type == .appendResponse, role == .leader, !message.reject, let slot = tracker.slot(of: from) {
+      trace(.receive(.appendResponse, from: from))
+      return try acknowledge(slot: slot, from: from, index: message.index)
+    }
+    try step(copy message)
+  }
+
   private func validate(_ message: borrowing Message) throws(RaftError) {
     // Reached with every message: what is wrong with one is said elsewhere.
     let numbers = message.term | message.logTerm | message.index | message.commit | message.rejectHint
@@ -94,22 +119,20 @@ extension RawNode {
       : .malformedMessage("\(type.etcdName) from \(from.hex) with an index or a term of 2^62 or more")
   }
 
-  /// The entries of an append follow one another and the previous entry, with terms that never fall nor exceed the
-  /// leader's.
+  /// The entries of an append follow the previous entry, with terms that do not fall below its own nor exceed the
+  /// leader's. That they follow one another so is what a batch promises.
+  @inline(__always)
   private func validateEntries(_ message: borrowing Message) throws(RaftError) {
-    var index = message.index
-    var previousTerm = message.logTerm
-    var isValid = true
-    message.entries.forEach { header, _ in
-      index += 1
-      if header.index != index || header.term < previousTerm { isValid = false }
-      previousTerm = header.term
+    let terms = message.entries.terms
+    guard message.entries.firstIndex == message.index + 1, terms.first >= message.logTerm, terms.last <= message.term
+    else {
+      throw entriesCannotFollow(from: message.from, term: message.logTerm, index: message.index)
     }
-    guard isValid, previousTerm <= message.term else {
-      let message = copy message
-      throw .malformedMessage(
-        "MsgApp from \(message.from.hex) behind \(message.logTerm)/\(message.index): entries that cannot follow there")
-    }
+  }
+
+  @inline(never)
+  private func entriesCannotFollow(from: NodeID, term: Term, index: LogIndex) -> RaftError {
+    .malformedMessage("MsgApp from \(from.hex) behind \(term)/\(index): entries that cannot follow there")
   }
 
   /// Handles a message that came through `step`, or one of this node's own.
@@ -201,6 +224,7 @@ extension RawNode {
 
   mutating func entriesApplied(through index: LogIndex, batch: EntryBatch) {
     applied(through: index, bytes: batch.byteCount)
+    if hasPlantedBugs && plantedBugs.contains(.uncommittedBytesLeak) { return }
     uncommittedBytes = max(uncommittedBytes - batch.payloadBytes, 0)
   }
 
@@ -213,8 +237,7 @@ extension RawNode {
   private mutating func applied(through index: LogIndex, bytes: Int) {
     let newApplied = min(max(index, log.applied), log.committed)
     log.applied(through: newApplied, bytes: bytes)
-    guard role == .leader, tracker.configuration.autoLeave, newApplied >= pendingConfigurationIndex else { return }
-    leaveJointAutomatically()
+    leaveJointIfDue()
   }
 }
 

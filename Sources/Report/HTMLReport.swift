@@ -301,10 +301,15 @@ public enum HTMLReport {
     return "<section><h2>Hot paths alone</h2>\n\(HTML.table(heads, rows))</section>\n"
   }
 
+  private static func bareSync(_ summary: BenchSummary) -> String {
+    guard let latency = summary.storage?.bareSyncNanoseconds else { return "not measured" }
+    return "\(NumberFormat.microseconds(latency.p50)) µs"
+  }
+
   private static func environment(_ summary: BenchSummary) -> String {
     let machine = summary.machine
     let configuration = summary.configuration
-    let rows = [
+    let rows: [[String]] = [
       ["machine key", machine.key],
       ["processor", "\(machine.cpuVendor) \(machine.cpuModel), family/model \(machine.cpuFamily)"],
       ["logical cores, NUMA nodes", "\(machine.logicalCores), \(machine.numaNodes)"],
@@ -312,14 +317,12 @@ public enum HTMLReport {
       ["allocator", machine.allocator], ["toolchain", "Swift \(machine.toolchain), \(machine.buildConfiguration)"],
       ["commit", machine.gitRevision + (machine.gitIsDirty ? " with uncommitted changes" : "")],
       ["nodes", "\(configuration.nodes)"], ["log", TerminalSummary.storage(summary)],
-      [
-        "bare write of 4 KiB, made durable, p50",
-        summary.storage?.bareSyncNanoseconds.map { "\(NumberFormat.microseconds($0.p50)) µs" } ?? "not measured",
-      ],
+      ["bare write of 4 KiB, made durable, p50", bareSync(summary)],
       [
         "tick, election, heartbeat",
         "\(configuration.tickMilliseconds) ms, \(configuration.electionTicks) ticks, \(configuration.heartbeatTicks) ticks",
       ],
+      ["readiness of sockets", configuration.readinessText ?? "not known"],
       ["keys", "\(configuration.keys), \(configuration.distribution)"],
       ["value", "\(configuration.valueBytes) bytes"], ["load workers", String(configuration.workers)],
       ["seed", String(configuration.seed)], ["duration", "\(NumberFormat.short(summary.durationSeconds)) s"],

@@ -7,7 +7,7 @@ public enum TerminalSummary {
   /// - Parameter files: where the results were written; nil where they were not.
   public static func text(_ summary: BenchSummary, files: String?) -> String {
     let head = header(summary) + [""]
-    var tail = [""] + comparison(summary) + [consistency(summary), generator(summary)]
+    var tail = [""] + comparison(summary) + [consistency(summary)] + gossip(summary) + [generator(summary)]
     tail += hotPaths(summary)
     if let files { tail.append("files        \(files)/") }
     tail += verdict(summary)
@@ -31,7 +31,7 @@ public enum TerminalSummary {
     return [
       "weir bench \(configuration.suite): \(cluster)",
       "\(machine.cpuModel), \(machine.logicalCores) cores; \(machine.allocator); Swift \(machine.toolchain) "
-        + "(\(machine.buildConfiguration)); commit \(revision)",
+        + "(\(machine.buildConfiguration)); commit \(revision)" + (configuration.readinessText.map { "; \($0)" } ?? ""),
     ]
   }
 
@@ -118,6 +118,19 @@ public enum TerminalSummary {
       "history      \(verdict): \(NumberFormat.grouped(Double(consistency.operationsChecked))) of "
       + "\(NumberFormat.grouped(Double(consistency.operationsTotal))) operations checked "
       + "(all on \(NumberFormat.percent(consistency.keyShare)) of the keys)\(replicas)"
+  }
+
+  /// Per second of each node: gossip, and what consensus took beside it.
+  private static func gossip(_ summary: BenchSummary) -> [String] {
+    guard let gossip = summary.gossip else { return [] }
+    var line =
+      "gossip       per node and second: \(NumberFormat.short(gossip.packetsPerNodeSecond)) packets, "
+      + "\(NumberFormat.grouped(gossip.bytesPerNodeSecond)) bytes, "
+      + "\(NumberFormat.grouped(gossip.cpuMicrosecondsPerNodeSecond)) µs CPU"
+    if let messages = gossip.consensusMessagesPerNodeSecond, let cpu = gossip.consensusCpuMicrosecondsPerNodeSecond {
+      line += "; consensus: \(NumberFormat.grouped(messages)) messages, \(NumberFormat.grouped(cpu)) µs"
+    }
+    return [line]
   }
 
   private static func generator(_ summary: BenchSummary) -> String {

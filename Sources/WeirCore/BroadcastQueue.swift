@@ -97,7 +97,9 @@ public struct BroadcastQueue: ~Copyable {
   private let retransmitMultiplier: Int
   private let hashSeed: UInt64
   private let maximumCount: Int
-  private var order = BroadcastOrder()
+  // What was not sent yet, and what was: where a broadcast stands follows from the transmissions in its key.
+  private var unsent = BroadcastLists(capacity: 64)
+  private var sent = BroadcastOrder()
   private var names = BroadcastNames()
   private var memory = BroadcastMemory()
   private var slots: UnsafeMutableBufferPointer<Slot>
@@ -131,12 +133,12 @@ public struct BroadcastQueue: ~Copyable {
   }
 
   /// Number of broadcasts in the queue.
-  public var count: Int { order.count }
-  public var isEmpty: Bool { order.count == 0 }
+  public var count: Int { unsent.count + sent.count }
+  public var isEmpty: Bool { count == 0 }
 
   /// All memory the queue holds, in bytes. It grows to what the fullest moment needed, and is reused from there.
   public var memoryBytes: Int {
-    unsafe order.memoryBytes + names.memoryBytes + memory.memoryBytes
+    unsafe unsent.memoryBytes + sent.memoryBytes + names.memoryBytes + memory.memoryBytes
       + slots.count * MemoryLayout<Slot>.stride + taken.count * MemoryLayout<UInt32>.stride
   }
 
@@ -188,13 +190,13 @@ public struct BroadcastQueue: ~Copyable {
     invalidates: (_ payload: RawSpan, _ tag: UInt64) -> Bool
   ) throws(BroadcastQueueError) {
     try Self.check(name: key, payload: payload)
-    var position: UInt64 = 0
-    while let item = order.ceiling(position) {
-      position = item.key + 1
-      let slot = unsafe slots[Int(item.slot)]
+    var next = first
+    while let index = next {
+      next = following(index)
+      let slot = unsafe slots[Int(index)]
       guard slot.kind == .plain else { continue }
       if unsafe invalidates(RawSpan(_unsafeBytes: Self.payload(of: slot)), slot.tag) {
-        finish(item.slot, reason: .invalidated, onFinish: onFinish)
+        finish(index, reason: .invalidated, onFinish: onFinish)
       }
     }
     try queue(.plain, name: key, payload: payload, tag: tag, onFinish: onFinish)
@@ -216,18 +218,18 @@ public struct BroadcastQueue: ~Copyable {
     let isFindable = name.byteCount > 0
     let hash = isFindable ? BroadcastNames.hash(name, kind: kind.rawValue, seed: hashSeed) : 0
     if isFindable, let old = find(hash, kind: kind, name: name) {
-      finish(old, reason: .invalidated, onFinish: onFinish)
+      let oldTag = replace(old, name: name, payload: payload, tag: tag)
+      onFinish(FinishedBroadcast(tag: oldTag, kind: kind, reason: .invalidated))
+      return
     }
     let index = takeSlot()
+    let key = nextKey(payloadBytes: payload.byteCount)
     let isShort = name.byteCount <= Self.inlineNameBytes
     let blockNameBytes = isShort ? 0 : name.byteCount
     let sizeClass = BroadcastMemory.sizeClass(blockNameBytes + payload.byteCount)
     let block = unsafe memory.take(sizeClass)
     if !isShort { unsafe Self.copy(name, to: block) }
     unsafe Self.copy(payload, to: block + blockNameBytes)
-    if lastID == BroadcastKey.maximumID { renumber() }
-    lastID += 1
-    let key = BroadcastKey.make(transmits: 0, payloadBytes: payload.byteCount, id: lastID)
     var slot = unsafe Slot(key: key, tag: tag, block: block)
     slot.nameBytes = UInt16(name.byteCount)
     slot.payloadBytes = UInt16(payload.byteCount)
@@ -237,9 +239,41 @@ public struct BroadcastQueue: ~Copyable {
     slot.sizeClass = UInt8(sizeClass)
     slot.isFindable = isFindable
     unsafe slots[Int(index)] = slot
-    order.insert(key, slot: index)
+    unsent.putNewest(index, length: payload.byteCount)
     if isFindable { names.insert(hash, slot: index) }
-    if order.count > maximumCount { prune(keeping: maximumCount, onFinish: onFinish) }
+    if count > maximumCount { prune(keeping: maximumCount, onFinish: onFinish) }
+  }
+
+  /// Puts a new broadcast in the place of the queued one of its name. The slot, its entry among the names and, where the
+  /// size allows it, the memory stay: less is touched than by taking out and putting in.
+  /// - Returns: the tag of the old one.
+  private mutating func replace(_ index: UInt32, name: RawSpan, payload: RawSpan, tag: UInt64) -> UInt64 {
+    takeOutOfOrder(index)
+    let key = nextKey(payloadBytes: payload.byteCount)
+    let oldTag = unsafe slots[Int(index)].tag
+    let blockNameBytes = name.byteCount <= Self.inlineNameBytes ? 0 : name.byteCount
+    let sizeClass = BroadcastMemory.sizeClass(blockNameBytes + payload.byteCount)
+    let oldClass = unsafe Int(slots[Int(index)].sizeClass)
+    if sizeClass != oldClass {
+      if let block = unsafe slots[Int(index)].block { unsafe memory.give(block, oldClass) }
+      let block = unsafe memory.take(sizeClass)
+      if blockNameBytes > 0 { unsafe Self.copy(name, to: block) }
+      unsafe slots[Int(index)].block = block
+      unsafe slots[Int(index)].sizeClass = UInt8(sizeClass)
+    }
+    if let block = unsafe slots[Int(index)].block { unsafe Self.copy(payload, to: block + blockNameBytes) }
+    unsafe slots[Int(index)].key = key
+    unsafe slots[Int(index)].tag = tag
+    unsafe slots[Int(index)].payloadBytes = UInt16(payload.byteCount)
+    unsent.putNewest(index, length: payload.byteCount)
+    return oldTag
+  }
+
+  /// The key of what is queued now.
+  private mutating func nextKey(payloadBytes: Int) -> UInt64 {
+    if lastID == BroadcastKey.maximumID { renumber() }
+    lastID += 1
+    return BroadcastKey.make(transmits: 0, payloadBytes: payloadBytes, id: lastID)
   }
 
   // MARK: Taking
@@ -259,27 +293,18 @@ public struct BroadcastQueue: ~Copyable {
   ) -> Int {
     let limit = Self.retransmitLimit(multiplier: retransmitMultiplier, nodeCount: nodeCount)
     var left = limitBytes
-    var transmits: UInt64 = 0
+    var tier: UInt64 = 0
     var visited = 0
     var returning = 0
-    while left - overheadBytes > 0 {
-      let free = left - overheadBytes
-      let tierEnd = BroadcastKey.tierStart(transmits + 1)
-      let from = BroadcastKey.longest(transmits: transmits, payloadBytes: free)
-      guard let item = order.removeCeiling(from, below: tierEnd) else {
-        // Nothing of this tier fits any more: on to the next tier that has any.
-        guard let next = order.ceiling(tierEnd) else { break }
-        transmits = BroadcastKey.transmits(next.key)
-        continue
-      }
-      let slot = unsafe slots[Int(item.slot)]
+    while let index = takeNext(freeBytes: left - overheadBytes, tier: &tier) {
+      let slot = unsafe slots[Int(index)]
       unsafe visit(RawSpan(_unsafeBytes: Self.payload(of: slot)))
       visited += 1
       left -= overheadBytes + Int(slot.payloadBytes)
-      if Int(transmits) + 1 >= limit {
-        forget(item.slot, reason: .transmitted, onFinish: onFinish)
+      if Int(tier) + 1 >= limit {
+        forget(index, reason: .transmitted, onFinish: onFinish)
       } else {
-        keepForReturn(item.slot, at: returning)
+        keepForReturn(index, at: returning)
         returning += 1
       }
     }
@@ -287,36 +312,77 @@ public struct BroadcastQueue: ~Copyable {
       let index = unsafe taken[position]
       let key = BroadcastKey.nextTier(unsafe slots[Int(index)].key)
       unsafe slots[Int(index)].key = key
-      order.insert(key, slot: index)
+      sent.insert(key, slot: index)
     }
     restartIDsIfEmpty()
     return visited
+  }
+
+  /// Takes the longest broadcast that fits out of `tier`, or, if none there does, out of the next tier where one does.
+  private mutating func takeNext(freeBytes: Int, tier: inout UInt64) -> UInt32? {
+    if freeBytes <= 0 { return nil }
+    if tier == 0 {
+      if let index = unsent.newest(atMost: freeBytes) {
+        unsent.remove(index, length: unsafe Int(slots[Int(index)].payloadBytes))
+        return index
+      }
+      tier = 1
+    }
+    while true {
+      let end = BroadcastKey.tierStart(tier + 1)
+      let from = BroadcastKey.longest(transmits: tier, payloadBytes: freeBytes)
+      if let item = sent.removeCeiling(from, below: end) { return item.slot }
+      guard let next = sent.ceiling(end) else { return nil }
+      tier = BroadcastKey.transmits(next.key)
+    }
   }
 
   // MARK: Shrinking
 
   /// Drops broadcasts from the most often sent end (there the shortest, of those the oldest, first) until `count` are left.
   public mutating func prune(keeping count: Int, onFinish: (FinishedBroadcast) -> Void = { _ in }) {
-    while order.count > max(count, 0), let last = order.maximum {
-      finish(last.slot, reason: .pruned, onFinish: onFinish)
+    while self.count > max(count, 0), let last = sent.maximum?.slot ?? unsent.last {
+      finish(last, reason: .pruned, onFinish: onFinish)
     }
   }
 
   /// Drops everything, finishing each in the order of the queue.
   public mutating func reset(onFinish: (FinishedBroadcast) -> Void = { _ in }) {
-    while let first = order.ceiling(0) { finish(first.slot, reason: .reset, onFinish: onFinish) }
+    while let first { finish(first, reason: .reset, onFinish: onFinish) }
   }
 
   /// Calls `body` with each queued broadcast in the order of the queue.
   public func forEach(
     _ body: (_ payload: RawSpan, _ kind: BroadcastKind, _ transmissions: Int, _ tag: UInt64) -> Void
   ) {
-    var position: UInt64 = 0
-    while let item = order.ceiling(position) {
-      position = item.key + 1
-      let slot = unsafe slots[Int(item.slot)]
+    var next = first
+    while let index = next {
+      next = following(index)
+      let slot = unsafe slots[Int(index)]
       let payload = unsafe RawSpan(_unsafeBytes: Self.payload(of: slot))
       body(payload, slot.kind, Int(BroadcastKey.transmits(slot.key)), slot.tag)
+    }
+  }
+
+  // MARK: Order
+
+  /// The first broadcast of the queue.
+  private var first: UInt32? { unsent.first ?? sent.ceiling(0)?.slot }
+
+  /// The broadcast behind a queued one.
+  private func following(_ index: UInt32) -> UInt32? {
+    let slot = unsafe slots[Int(index)]
+    if BroadcastKey.transmits(slot.key) > 0 { return sent.ceiling(slot.key + 1)?.slot }
+    return unsent.following(index, length: Int(slot.payloadBytes)) ?? sent.ceiling(0)?.slot
+  }
+
+  private mutating func takeOutOfOrder(_ index: UInt32) {
+    let key = unsafe slots[Int(index)].key
+    if BroadcastKey.transmits(key) == 0 {
+      unsent.remove(index, length: unsafe Int(slots[Int(index)].payloadBytes))
+    } else {
+      let isThere = sent.remove(key)
+      precondition(isThere, "a broadcast that was sent is in the order")
     }
   }
 
@@ -325,8 +391,7 @@ public struct BroadcastQueue: ~Copyable {
   private mutating func finish(
     _ index: UInt32, reason: FinishedBroadcast.Reason, onFinish: (FinishedBroadcast) -> Void
   ) {
-    let isThere = order.remove(unsafe slots[Int(index)].key)
-    precondition(isThere, "a queued broadcast is in the order")
+    takeOutOfOrder(index)
     forget(index, reason: reason, onFinish: onFinish)
     restartIDsIfEmpty()
   }
@@ -410,6 +475,7 @@ public struct BroadcastQueue: ~Copyable {
       _ = unsafe larger.moveInitialize(fromContentsOf: slots)
       unsafe slots.deallocate()
       unsafe slots = larger
+      unsafe unsent.grow(capacity: slots.count)
     }
     unsafe slots.initializeElement(at: slotsUsed, to: Slot())
     slotsUsed += 1
@@ -443,21 +509,21 @@ public struct BroadcastQueue: ~Copyable {
 
   /// An idle queue starts numbering again, as memberlist's does.
   private mutating func restartIDsIfEmpty() {
-    if order.count == 0 { lastID = 0 }
+    if isEmpty { lastID = 0 }
   }
 
   /// Gives everything queued new numbers in the order of the old ones: once in 2^40 broadcasts of a queue that is never
-  /// empty.
+  /// empty. What was not sent yet keeps its place without being moved.
   private mutating func renumber() {
     var queued: [(id: UInt64, slot: UInt32)] = []
-    queued.reserveCapacity(order.count)
-    var position: UInt64 = 0
-    while let item = order.ceiling(position) {
-      position = item.key + 1
-      queued.append((BroadcastKey.id(item.key), item.slot))
+    queued.reserveCapacity(count)
+    var next = first
+    while let index = next {
+      next = following(index)
+      queued.append((BroadcastKey.id(unsafe slots[Int(index)].key), index))
     }
     queued.sort { $0.id < $1.id }
-    order.removeAll()
+    sent.removeAll()
     lastID = 0
     for (_, index) in queued {
       lastID += 1
@@ -465,7 +531,7 @@ public struct BroadcastQueue: ~Copyable {
       let key = BroadcastKey.make(
         transmits: BroadcastKey.transmits(slot.key), payloadBytes: Int(slot.payloadBytes), id: lastID)
       unsafe slots[Int(index)].key = key
-      order.insert(key, slot: index)
+      if BroadcastKey.transmits(key) > 0 { sent.insert(key, slot: index) }
     }
   }
 }

@@ -1,7 +1,8 @@
-// Cost of an entry: the frame is written in one pass (`EntryFrame`), and nothing else is done. Memory is taken only while
-// more slabs are on their way than ever before.
+// Cost of an entry: payload, size and kind are written in one pass, and nothing else is done. There is no checksum: it
+// covers index and term, which the log gives, so that one made here would be thrown away there. Memory is taken only
+// while more slabs are on their way than ever before.
 
-/// Frames payloads that have no index yet into a slab of their own: the entries of a proposal.
+/// Lays out payloads that have no index yet as frames in a slab of their own: the entries of a proposal.
 public struct EntryBatchBuilder: ~Copyable {
   /// How many slabs that are full are kept, to be written again once nobody holds a batch of them any more.
   private static let maximumSpares = 16
@@ -12,6 +13,7 @@ public struct EntryBatchBuilder: ~Copyable {
   private var used = 0
   private var start = 0
   private var count = 0
+  private var isNormal = true
 
   /// - Parameter capacity: bytes of the first slab; a payload that does not fit gets a larger one.
   public init(capacity: Int = 64 << 10) {
@@ -30,9 +32,10 @@ public struct EntryBatchBuilder: ~Copyable {
     if used + occupied > slab.capacity { grow(toHold: occupied) }
     let destination = unsafe slab.bytes.baseAddress.unsafelyUnwrapped + used
     unsafe payload.withUnsafeBytes { source in
-      unsafe EntryFrame.seal(
-        destination, index: 0, term: 0, kind: kind, payload: source.baseAddress, payloadBytes: source.count)
+      unsafe EntryFrame.storeUnsealed(
+        destination, kind: kind, payload: source.baseAddress, payloadBytes: source.count)
     }
+    if kind != .normal { isNormal = false }
     used += occupied
     count += 1
   }
@@ -42,13 +45,15 @@ public struct EntryBatchBuilder: ~Copyable {
     unsafe append(kind: kind, payload: payload.span.bytes)
   }
 
-  /// What was added since the last call; the builder goes on behind it.
+  /// What was added since the last call, not sealed; the builder goes on behind it.
   public mutating func finish() -> EntryBatch {
     guard count > 0 else { return EntryBatch() }
-    let slice = EntrySlice(slab: slab, offset: start, byteCount: used - start)
-    let batch = EntryBatch(firstIndex: 0, count: count, head: slice, byteCount: slice.byteCount)
+    let marks = EntryBatch.Marks.isUnsealed.with(.isOfOneTerm).with(.isNormal, if: isNormal)
+    let batch = EntryBatch(
+      firstIndex: 0, count: count, slab: slab, offset: start, byteCount: used - start, marks: marks)
     start = used
     count = 0
+    isNormal = true
     return batch
   }
 

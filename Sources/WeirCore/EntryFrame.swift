@@ -1,6 +1,7 @@
-// Cost of framing a payload of 128 bytes: 160 bytes written, 128 read, one pass; a chain of 7 + 2 CRC instructions of 3
-// cycles each. Cost of verifying it: the same chain, 4 loads, 5 compares.
-// Measured: checksum and copy of such a frame 8.3 ns, the checksum alone 6.5.
+// Cost of framing a payload of 128 bytes: 160 bytes written, 128 read, one pass; 3 + 2 CRC instructions and 4 carry-less
+// multiplications of 64 bytes, or where there are none, a chain of 7 + 2 CRC instructions of 3 cycles each. Cost of
+// verifying it: the same, 4 loads, 5 compares.
+// Measured: checksum and copy of such a frame 3.5 ns, the checksum alone 3.4; without AVX-512 8.2 and 6.6.
 
 import CWeir
 
@@ -43,6 +44,19 @@ public enum EntryFrame {
     unsafe destination.storeBytes(of: checksum.littleEndian, toByteOffset: 4, as: UInt32.self)
   }
 
+  /// Writes a proposal's frame: payload, size and kind. Index, term and checksum are 0 until the log gives it a place.
+  @inline(__always)
+  @unsafe
+  static func storeUnsealed(
+    _ destination: UnsafeMutableRawPointer, kind: EntryKind, payload: UnsafeRawPointer?, payloadBytes: Int
+  ) {
+    unsafe storeHeader(destination, index: 0, term: 0, kind: kind, payloadBytes: payloadBytes)
+    unsafe destination.storeBytes(of: 0, toByteOffset: 4, as: UInt32.self)
+    if let payload = unsafe payload {
+      unsafe (destination + headerBytes).copyMemory(from: payload, byteCount: payloadBytes)
+    }
+  }
+
   /// Frames one entry at `destination` whose payload is in its place already.
   @inline(__always)
   @unsafe
@@ -70,6 +84,17 @@ public enum EntryFrame {
       unsafe destination.storeBytes(of: 0, toByteOffset: padding, as: UInt8.self)
       padding += 1
     }
+  }
+
+  /// The highest number of an `EntryKind`.
+  static var maximumKind: UInt64 { UInt64(EntryKind.configurationChangeV2.rawValue) }
+
+  /// What a frame that may be broken says it is; all of its header can be read.
+  @unsafe
+  static func unverifiedIdentity(_ source: UnsafeRawPointer) -> (index: LogIndex, term: Term) {
+    let index = unsafe UInt64(littleEndian: source.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+    let term = unsafe UInt64(littleEndian: source.loadUnaligned(fromByteOffset: 16, as: UInt64.self))
+    return (index, term)
   }
 
   /// Reads a header that has been verified before.

@@ -1,5 +1,14 @@
 // Cost per frame: the checksum over its bytes, one load each of length, kind, index and term, and five compares that
-// never mispredict on good input. Nothing is copied. Measured: 10 ns an entry of 128 bytes, two thirds of it the checksum.
+// never mispredict on good input. Nothing is copied, and the loop is one function in C, so that the checksums of frames
+// overlap. Measured: 3.7 ns an entry of 128 bytes, most of it the checksum.
+//
+// The floor: the CRC instruction takes 8 bytes a cycle, 19 cycles (5 ns) for the 152 bytes of such a frame; the 512-bit
+// multiplications take 64 bytes in 4 cycles and were measured at 57 bytes a nanosecond over one long run (180 ns for 64
+// frames), to which the ends of 64 sums are added. memcpy of the same bytes takes 80 ns. One checksum over the whole
+// batch would come closer to that, and would have to be thrown away on arrival: it is the frame's own that goes into the
+// follower's log and onto its disk.
+
+import CWeir
 
 /// Why a run of frames is not a run of entries: which entry, and what about it.
 public struct EntryRunError: Error, Sendable, Hashable {
@@ -75,22 +84,30 @@ extension EntryBatch {
       }
       return EntryBatch()
     }
-    var position = 0
-    var count = 0
-    var firstIndex: LogIndex = 0
-    var expectedIndex: LogIndex = 0
-    var previousTerm = rule.lowestTerm
-    var highestTerm = rule.highestTerm
     let announced = rule.announcedCount ?? .max
+    let first =
+      unsafe bytes.count >= EntryFrame.headerBytes
+      ? EntryFrame.unverifiedIdentity(base) : (index: 0 as LogIndex, term: 0 as Term)
+    let firstIndex = rule.isProposal ? 0 : rule.firstIndex ?? first.index
+    let highestTerm = firstIndex == 0 ? 0 : rule.highestTerm
+    var run = cweir_frame_run()
+    run.index = firstIndex
+    run.index_step = firstIndex == 0 ? 0 : 1
+    run.term = rule.lowestTerm
+    run.highest_term = highestTerm
+    run.maximum_kind = EntryFrame.maximumKind
+    run.maximum_length = EntryFrame.headerBytes + EntryFrame.maximumPayloadBytes
+    run.maximum_entries = announced
+    // Nearly always that is all. What is not good is looked at again below, to say what is wrong with it.
+    var position = unsafe cweir_verify_frames(base, bytes.count, &run)
+    var count = run.entries
+    var expectedIndex = run.index
+    var previousTerm = run.term
+    var isNormal = run.kinds == 0
     while position < bytes.count {
       let reason: EntryRunError.Reason
       do {
         let header = try unsafe EntryFrame.verify(base + position, availableBytes: bytes.count - position)
-        if count == 0 {
-          firstIndex = rule.isProposal ? 0 : rule.firstIndex ?? header.index
-          expectedIndex = firstIndex
-          if firstIndex == 0 { highestTerm = 0 }
-        }
         if header.index != expectedIndex {
           reason = .indexNotConsecutive(expected: expectedIndex, found: header.index)
         } else if header.index == .max {
@@ -104,6 +121,7 @@ extension EntryBatch {
           reason = .moreThanAnnounced(announced)
         } else {
           previousTerm = header.term
+          if header.kind != .normal { isNormal = false }
           // Entries without an index stay without one.
           if firstIndex != 0 { expectedIndex += 1 }
           count += 1
@@ -118,7 +136,8 @@ extension EntryBatch {
     if count != announced, rule.announcedCount != nil {
       throw EntryRunError(entry: count, byteOffset: position, reason: .fewerThanAnnounced(announced))
     }
-    let head = EntrySlice(slab: slab, offset: range.lowerBound, byteCount: range.count)
-    return EntryBatch(firstIndex: firstIndex, count: count, head: head, byteCount: range.count)
+    let marks = EntryBatch.Marks.none.with(.isNormal, if: isNormal).with(.isOfOneTerm, if: previousTerm == first.term)
+    return EntryBatch(
+      firstIndex: firstIndex, count: count, slab: slab, offset: range.lowerBound, byteCount: range.count, marks: marks)
   }
 }

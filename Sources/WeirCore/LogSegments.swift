@@ -57,13 +57,18 @@ struct LogSegments: ~Copyable {
   @inline(never)
   mutating func begin(toHold byteCount: Int) {
     let slab = fresh(toHold: byteCount)
-    if head > 64, head > slabs.count / 2 {
-      slabs.removeFirst(head)
-      head = 0
-    }
+    if head > 64, head > slabs.count / 2 { clearReleased() }
     slabs.append(slab)
     used = 0
     point()
+  }
+
+  /// Moves the live segments to the front. One by one: `removeFirst(_:)` has the runtime allocate the description of a type
+  /// when it is used first, which is long after the log is warm.
+  private mutating func clearReleased() {
+    for position in head..<slabs.count { slabs.swapAt(position - head, position) }
+    for _ in 0..<head { slabs.removeLast() }
+    head = 0
   }
 
   /// Lets go of the segments in front of `number`, but never of the last one.

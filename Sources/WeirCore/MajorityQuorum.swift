@@ -1,13 +1,13 @@
-// Cost of one acknowledgement with n voters: one store, then one pass over n words in one or two cache lines without a
-// data-dependent branch (count and minimum), no sorting, no allocation. Inlined into the caller: the call would cost as
-// much as the work. Measured with random acknowledgements: 4.3 ns for 3 voters, 4.9 for 9; sorted() 53 to 72.
+// Cost of one acknowledgement with n voters: one store, then the middle one of n words in one or two cache lines by minima
+// and maxima alone: 4 of them for 3 voters, 10 for 5, 20 for 7, 34 for 9. No branch depends on the indexes, which nobody
+// predicts: one branch guessed wrong costs more than all of it. Inlined into the caller: the call would cost as much as
+// the work.
 
 /// The commit index of one majority, kept up to date acknowledgement by acknowledgement.
 ///
-/// Voters are slots 0 ..< `voterCount`; `JointQuorum` maps ids to slots. The rule: less than a quorum has ever gone past
-/// the commit index (else the commit index would be further), so the acknowledgement that completes a quorum beyond it
-/// makes the number of voters beyond it *exactly* a quorum, and the new commit index is the least of theirs. Finding
-/// that takes one pass and no order.
+/// Voters are slots 0 ..< `voterCount`; `JointQuorum` maps ids to slots. The rule (Raft dissertation, section 3.6.2): the
+/// commit index is the greatest one that a majority has reached. Of an odd number of voters that is the middle one; of an
+/// even number it is the middle one when a voter that never acknowledges anything is added.
 @frozen
 public struct MajorityQuorum: Sendable {
   /// Up to so many voters are held inside of the value itself.
@@ -28,6 +28,7 @@ public struct MajorityQuorum: Sendable {
     self.voterCount = voterCount
     committed = voterCount == 0 ? .max : 0
     few = InlineArray(repeating: 0)
+    if voterCount == 1 { few[1] = .max }
     many = voterCount > Self.inlineVoters ? [LogIndex](repeating: 0, count: voterCount) : []
   }
 
@@ -44,17 +45,15 @@ public struct MajorityQuorum: Sendable {
   /// The voter in `slot` has everything up to `index`; less than it had before changes nothing.
   /// - Returns: the new commit index if that moved it.
   @inlinable
+  @inline(__always)
   public mutating func acknowledge(slot: Int, index: LogIndex) -> LogIndex? {
     precondition(slot >= 0 && slot < voterCount, "slot outside of the quorum")
-    let known = self[slot]
-    if index <= known { return nil }
-    store(index, in: slot)
-    // A voter that was beyond the commit index already does not complete a quorum by going further.
-    if index <= committed || known > committed { return nil }
-    let beyond = beyondCommit()
-    if beyond.count < majority { return nil }
-    committed = beyond.least
-    return committed
+    if voterCount > Self.inlineVoters { return acknowledgeAmongMany(slot: slot, index: index) }
+    few[slot] = max(few[slot], index)
+    // Never less than before, since no index here is: what it was is not needed to know what it is.
+    let before = committed
+    committed = middleOfFew()
+    return committed > before ? committed : nil
   }
 
   /// Sets what the voter in `slot` has, down as well as up, as when a leader starts its term; the commit index
@@ -71,33 +70,43 @@ public struct MajorityQuorum: Sendable {
     committed = voterCount == 0 ? .max : 0
   }
 
-  @inlinable
-  @inline(__always)
-  mutating func store(_ index: LogIndex, in slot: Int) {
+  private mutating func store(_ index: LogIndex, in slot: Int) {
     if voterCount <= Self.inlineVoters { few[slot] = index } else { many[slot] = index }
   }
 
-  /// How many voters are beyond the commit index, and the least index among them.
+  /// The middle one of the voters' indexes; of an even number, with a 0 added. Slots without a voter hold 0, but for one
+  /// of a single voter, who is so the middle one of three.
   @inlinable
   @inline(__always)
-  func beyondCommit() -> (count: Int, least: LogIndex) {
+  func middleOfFew() -> LogIndex {
+    if voterCount <= 3 { return Median.of(few[0], few[1], few[2]) }
+    if voterCount <= 5 { return Median.of(few[0], few[1], few[2], few[3], few[4]) }
+    if voterCount <= 7 { return Median.of(few[0], few[1], few[2], few[3], few[4], few[5], few[6]) }
+    return Median.of(few[0], few[1], few[2], few[3], few[4], few[5], few[6], few[7], few[8])
+  }
+
+  /// An acknowledgement among more voters than are held inside of the value.
+  ///
+  /// Less than a majority has ever gone past the commit index, else it would be further. So the acknowledgement that
+  /// completes a majority beyond it makes those beyond it *exactly* a majority, and the least of them is the new
+  /// commit index. Finding that takes one pass and no order.
+  @usableFromInline
+  @inline(never)
+  mutating func acknowledgeAmongMany(slot: Int, index: LogIndex) -> LogIndex? {
+    let known = many[slot]
+    if index <= known { return nil }
+    many[slot] = index
+    // A voter that was beyond the commit index already does not complete a majority by going further.
+    if index <= committed || known > committed { return nil }
     var count = 0
     var least = LogIndex.max
-    if voterCount <= Self.inlineVoters {
-      for slot in 0..<voterCount {
-        let index = few[slot]
-        let isBeyond = index > committed
-        count &+= isBeyond ? 1 : 0
-        least = min(least, isBeyond ? index : .max)
-      }
-    } else {
-      for index in many {
-        let isBeyond = index > committed
-        count &+= isBeyond ? 1 : 0
-        least = min(least, isBeyond ? index : .max)
-      }
+    for index in many where index > committed {
+      count += 1
+      least = min(least, index)
     }
-    return (count, least)
+    if count < majority { return nil }
+    committed = least
+    return least
   }
 
   /// From nothing: the greatest index that at least a majority has reached, by counting for each candidate.

@@ -1,11 +1,20 @@
+/// What a batch of entries keeps alive: the one slab that its frames lie in, or a list of slices of several.
+///
+/// One reference of one type for both: a message is copied, moved and dropped for each hop, and every reference in it is
+/// counted each time.
+public class EntryMemory: @unchecked Sendable {
+  // Sendable: a slab by its rule, a list of slices because it never changes; and there are no others.
+  init() {}
+}
+
 /// A fixed block of memory that is shared by reference: a log segment, or a connection's receive buffer.
 ///
 /// Bytes that have been handed out by reference (as an `EntryBatch`) are never written again while anybody holds them:
 /// the log only appends behind them, and a receive buffer is reused only once it is uniquely referenced again.
 /// That is why the class may cross threads: whoever holds bytes of it only reads them.
 @safe
-public final class Slab: @unchecked Sendable {
-  /// Size in bytes.
+public final class Slab: EntryMemory, @unchecked Sendable {
+  /// Size in bytes, below 4 GiB.
   public let capacity: Int
 
   @usableFromInline
@@ -14,6 +23,7 @@ public final class Slab: @unchecked Sendable {
   /// A zeroed block of `capacity` bytes, aligned to 64.
   public init(capacity: Int) {
     precondition(capacity > 0, "a slab has at least one byte")
+    precondition(capacity <= Int(UInt32.max), "a slab has less than 4 GiB: offsets in it have 32 bits")
     self.capacity = capacity
     unsafe storage = .allocate(byteCount: capacity, alignment: 64)
     unsafe storage.initializeMemory(as: UInt8.self, repeating: 0)

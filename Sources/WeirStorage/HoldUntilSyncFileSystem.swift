@@ -1,4 +1,5 @@
 import Synchronization
+import WeirCore
 
 /// Real files on which killing the process is a power cut: writes stay in this process's memory until they are synced,
 /// and names until their directory is. Everybody in the process sees them at once.

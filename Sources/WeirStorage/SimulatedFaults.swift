@@ -1,3 +1,5 @@
+import WeirCore
+
 /// What goes wrong on a simulated disk, and how often, in strikes per million operations of the kind.
 public struct SimulatedFaults: Sendable, Hashable {
   /// EIO from any operation.
@@ -37,20 +39,7 @@ public struct SimulatedFaults: Sendable, Hashable {
   }
 }
 
-/// Steele, Lea and Flood's SplitMix64 (OOPSLA 2014): small, and the same everywhere.
-struct SplitMix64: RandomNumberGenerator, Sendable {
-  private var state: UInt64
-
-  init(seed: UInt64) { state = seed }
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-    return mixed ^ (mixed >> 31)
-  }
-
+extension SplitMix64 {
   /// A number from 0 up to, not including, `limit`.
   mutating func below(_ limit: Int) -> Int {
     precondition(limit > 0, "an empty range")

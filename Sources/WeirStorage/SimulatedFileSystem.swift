@@ -1,4 +1,5 @@
 import Synchronization
+import WeirCore
 
 /// A disk in memory that does what real ones are known to do, the same way for the same seed.
 ///

@@ -121,6 +121,8 @@ final class DispatchSourceLoop: EventLoop, @unchecked Sendable {
 
   var wakeups: UInt64 { wakeupCount.load(ordering: .relaxed) }
 
+  var systemCalls: EventLoopSystemCalls? { nil }
+
   /// Dispatch picks a thread for each event.
   var cpuNanoseconds: UInt64? { nil }
 

@@ -3,18 +3,34 @@ import Dispatch
 
 /// How readiness of sockets reaches a node's queue.
 ///
-/// The poll loop is the default. Measured with the whole node (3 nodes in one process, 128-byte values, memory log, on two
-/// cores that many builds shared; everything pinned to one core, which is the placement that varies least):
+/// The poll loop is the default. Measured with the whole node: 3 nodes and the load generator in one process, 128-byte
+/// values, memory log, loopback TCP, two cores of an AMD EPYC. "Loaded": two other programs that never sleep. "One
+/// core": everything pinned to one.
 ///
-/// | one operation in flight | poll loop | Dispatch sources |
-/// | --- | --- | --- |
-/// | write, p50 / CPU an operation | 57 µs / 60 µs | 109 µs / 124 µs |
-/// | Safe read, p50 / CPU an operation | 50 µs / 51 µs | 83 µs / 96 µs |
+/// Write, p50 with one operation in flight / operations a second and CPU of one with 1024 in flight:
 ///
-/// With 1024 in flight the batches hide most of the difference (write: 1.1 µs against 2.6 µs of CPU). Polling again for
-/// 30 µs before sleeping took the Safe read to 26 µs with Dispatch sources on two cores, and made everything on one core
-/// two to three times as slow, which is why it is off. `bench sweep --mechanism poll|dispatch --repoll N` shows the
-/// figures of another machine.
+/// | | poll loop | and 30 µs re-poll | Dispatch sources | and 30 µs re-poll |
+/// | --- | --- | --- | --- | --- |
+/// | quiet, two cores | 108 µs / 1.91 M, 0.80 µs | 52 µs / 1.36 M, 1.21 µs | 125 µs / 1.11 M, 1.31 µs | 77 µs / 1.42 M, 1.05 µs |
+/// | quiet, one core | 58 µs / 1.34 M, 0.75 µs | 140 µs / 1.05 M, 0.93 µs | 85 µs / 1.09 M, 0.92 µs | 134 µs / 1.09 M, 0.92 µs |
+/// | loaded, two cores | 99 µs / 1.03 M, 0.81 µs | 63 µs / 0.80 M, 1.12 µs | 89 µs / 0.64 M, 1.30 µs | 155 µs / 0.76 M, 1.12 µs |
+/// | loaded, one core | 58 µs / 0.85 M, 0.79 µs | 142 µs / 1.11 M, 0.86 µs | 73 µs / 0.90 M, 0.93 µs | 130 µs / 0.70 M, 1.08 µs |
+///
+/// Safe read, the same:
+///
+/// | | poll loop | and 30 µs re-poll | Dispatch sources | and 30 µs re-poll |
+/// | --- | --- | --- | --- | --- |
+/// | quiet, two cores | 91 µs / 2.75 M, 0.61 µs | 71 µs / 2.27 M, 0.80 µs | 111 µs / 2.86 M, 0.54 µs | 20 µs / 2.00 M, 0.84 µs |
+/// | quiet, one core | 48 µs / 3.29 M, 0.30 µs | 137 µs / 2.18 M, 0.46 µs | 78 µs / 3.22 M, 0.31 µs | 125 µs / 1.61 M, 0.62 µs |
+/// | loaded, two cores | 66 µs / 1.63 M, 0.52 µs | 73 µs / 1.15 M, 0.74 µs | 104 µs / 1.28 M, 0.66 µs | 32 µs / 1.04 M, 0.89 µs |
+/// | loaded, one core | 52 µs / 1.91 M, 0.37 µs | 149 µs / 1.68 M, 0.58 µs | 77 µs / 2.16 M, 0.46 µs | 132 µs / 1.15 M, 0.74 µs |
+///
+/// One run of half a second each, so differences of a tenth mean nothing. What lasts: the poll loop takes a third less
+/// CPU for a lone operation (49 and 58 µs against 77 and 88 µs on one core) and is never far behind. Polling again
+/// shortens a lone operation where nodes have cores to themselves (up to five times with Dispatch sources, whose
+/// wake-up costs most), costs throughput even there, and more than doubles everything where nodes share a core, which is
+/// why it is off. `bench sweep --mechanism poll|dispatch --repoll N --outstanding 1,1024` measures another machine; every
+/// result names the mechanism that it was measured with.
 public enum ReadinessMechanism: String, Sendable, CaseIterable, Codable {
   /// Dispatch read sources that target the node's queue.
   case dispatchSources = "dispatch"
@@ -57,8 +73,21 @@ public protocol EventLoop: AnyObject, Sendable {
   func stop()
   /// Times that the loop went from sleeping to running.
   var wakeups: UInt64 { get }
+  /// System calls that wait for readiness, and that wake the loop from another thread; nil where libdispatch makes them
+  /// and does not say how many.
+  var systemCalls: EventLoopSystemCalls? { get }
   /// CPU time of the thread that runs the loop, where it is always the same thread.
   var cpuNanoseconds: UInt64? { get }
+}
+
+/// What a loop has asked of the kernel since it started, beside reading and writing.
+public struct EventLoopSystemCalls: Sendable, Hashable {
+  /// Waits for readiness, those that only look among them.
+  public var waits: UInt64
+  /// Wake-ups of a sleeping loop by another thread.
+  public var notifications: UInt64
+
+  public static let none = EventLoopSystemCalls(waits: 0, notifications: 0)
 }
 
 /// Settings of an event loop.

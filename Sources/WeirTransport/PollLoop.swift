@@ -22,6 +22,8 @@ final class PollLoop: EventLoop, @unchecked Sendable {
   private let sleeping = Atomic<Bool>(false)
   private let stopping = Atomic<Bool>(false)
   private let wakeupCount = Atomic<UInt64>(0)
+  private let waitCount = Atomic<UInt64>(0)
+  private let notificationCount = Atomic<UInt64>(0)
   private let threadClock = Atomic<Int32>(0)
 
   private static let maximumEvents = 64
@@ -98,6 +100,11 @@ final class PollLoop: EventLoop, @unchecked Sendable {
 
   var wakeups: UInt64 { wakeupCount.load(ordering: .relaxed) }
 
+  var systemCalls: EventLoopSystemCalls? {
+    EventLoopSystemCalls(
+      waits: waitCount.load(ordering: .relaxed), notifications: notificationCount.load(ordering: .relaxed))
+  }
+
   var cpuNanoseconds: UInt64? {
     let clock = threadClock.load(ordering: .acquiring)
     guard clock != 0 else { return nil }
@@ -107,6 +114,7 @@ final class PollLoop: EventLoop, @unchecked Sendable {
   }
 
   private func notify() {
+    notificationCount.wrappingAdd(1, ordering: .relaxed)
     cweir_eventfd_notify(event)
   }
 
@@ -159,6 +167,8 @@ final class PollLoop: EventLoop, @unchecked Sendable {
 
   @unsafe
   private func poll(_ events: UnsafeMutableBufferPointer<cweir_event>, timeout: Int64) -> Int {
+    // One writer: no locked instruction is needed.
+    waitCount.store(waitCount.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
     let count = unsafe cweir_epoll_wait(epoll, events.baseAddress, Int32(events.count), timeout)
     return count > 0 ? Int(count) : 0
   }

@@ -2,7 +2,7 @@ import CWeir
 import Glibc
 
 /// What became of one read or write on a non-blocking socket.
-enum SocketResult: Equatable {
+package enum SocketResult: Equatable {
   /// So many bytes were moved.
   case moved(Int)
   /// Nothing can be moved now.
@@ -14,9 +14,9 @@ enum SocketResult: Equatable {
 }
 
 /// System calls on non-blocking TCP sockets. Interrupted calls are repeated here; nothing raises SIGPIPE.
-enum Socket {
+package enum Socket {
   /// A listening socket and the port it got.
-  static func listen(on address: SocketAddress, backlog: Int32 = 128) throws(TransportError)
+  package static func listen(on address: SocketAddress, backlog: Int32 = 128) throws(TransportError)
     -> (descriptor: Int32, port: UInt16)
   {
     let descriptor = try create(for: address)
@@ -31,7 +31,7 @@ enum Socket {
   }
 
   /// Begins to connect; the socket becomes writable when that has ended, well or not (`pendingError`).
-  static func connect(to address: SocketAddress) throws(TransportError) -> Int32 {
+  package static func connect(to address: SocketAddress) throws(TransportError) -> Int32 {
     let descriptor = try create(for: address)
     configureStream(descriptor)
     let result = unsafe address.withSocketAddress { unsafe Glibc.connect(descriptor, $0, $1) }
@@ -44,7 +44,7 @@ enum Socket {
   }
 
   /// The next connection that waits on a listener, or nil.
-  static func accept(on listener: Int32) -> Int32? {
+  package static func accept(on listener: Int32) -> Int32? {
     while true {
       let descriptor = cweir_accept(listener)
       if descriptor >= 0 {
@@ -57,7 +57,7 @@ enum Socket {
   }
 
   /// The outcome of a connect: 0, or an `errno`.
-  static func pendingError(_ descriptor: Int32) -> Int32 {
+  package static func pendingError(_ descriptor: Int32) -> Int32 {
     var code: Int32 = 0
     var length = socklen_t(MemoryLayout<Int32>.size)
     let result = unsafe getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &code, &length)
@@ -65,7 +65,7 @@ enum Socket {
   }
 
   @unsafe
-  static func receive(_ descriptor: Int32, into buffer: UnsafeMutableRawBufferPointer) -> SocketResult {
+  package static func receive(_ descriptor: Int32, into buffer: UnsafeMutableRawBufferPointer) -> SocketResult {
     while true {
       let count = unsafe recv(descriptor, buffer.baseAddress, buffer.count, Int32(MSG_DONTWAIT))
       if count > 0 { return .moved(count) }
@@ -90,7 +90,19 @@ enum Socket {
     }
   }
 
-  static func close(_ descriptor: Int32) { _ = Glibc.close(descriptor) }
+  /// One write of plain bytes.
+  @unsafe
+  package static func send(_ descriptor: Int32, bytes: UnsafeRawBufferPointer) -> SocketResult {
+    while true {
+      let count = unsafe Glibc.send(
+        descriptor, bytes.baseAddress, bytes.count, Int32(MSG_DONTWAIT) | Int32(MSG_NOSIGNAL))
+      if count >= 0 { return .moved(count) }
+      if errno == EINTR { continue }
+      return errno == EAGAIN || errno == EWOULDBLOCK ? .wouldBlock : .failed(errno)
+    }
+  }
+
+  package static func close(_ descriptor: Int32) { _ = Glibc.close(descriptor) }
 
   static func localPort(of descriptor: Int32) -> UInt16 {
     var storage = sockaddr_storage()

@@ -46,7 +46,7 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
   }
 
   /// The same host with another port: what a listener on port 0 turned out to be.
-  func withPort(_ port: UInt16) -> SocketAddress {
+  package func withPort(_ port: UInt16) -> SocketAddress {
     var bytes = bytes
     // In sockaddr_in and sockaddr_in6 alike the port lies at offset 2, in network byte order.
     if bytes.count >= 4 {
@@ -55,6 +55,9 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
     }
     return SocketAddress(host: host, port: port, isIPv6: isIPv6, bytes: bytes)
   }
+
+  /// Whether it stands for every interface of this machine, which means nothing to another one.
+  public var isWildcard: Bool { ["0.0.0.0", "::", "::0"].contains(host) }
 
   public var description: String { isIPv6 ? "[\(host)]:\(port)" : "\(host):\(port)" }
 

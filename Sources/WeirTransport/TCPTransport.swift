@@ -24,7 +24,7 @@ public final class TCPTransport: PeerTransport {
   private let listenerChannel = 0
   private let listener: Int32
   private var nextChannel = 1
-  private var random: UInt64
+  private var random: SplitMix64
   /// Random for each start: tells a node that connected twice from two nodes that claim one id.
   let instance: UInt64
   private var isClosed = false
@@ -41,8 +41,8 @@ public final class TCPTransport: PeerTransport {
     let (descriptor, port) = try Socket.listen(on: configuration.listenAddress)
     listener = descriptor
     address = configuration.listenAddress.withPort(port)
-    random = configuration.seed ^ (configuration.nodeID &* 0x9E37_79B9_7F4A_7C15)
-    instance = Self.mix(&random) | 1
+    random = SplitMix64(seed: configuration.seed ^ (configuration.nodeID &* 0x9E37_79B9_7F4A_7C15))
+    instance = random.next() | 1
     loop.register(descriptor: descriptor, channel: listenerChannel)
   }
 
@@ -446,16 +446,7 @@ public final class TCPTransport: PeerTransport {
   /// Between one half and one and a half of `nanoseconds`: peers that lost each other together do not meet again in
   /// lockstep.
   private func jittered(_ nanoseconds: UInt64) -> UInt64 {
-    nanoseconds / 2 + Self.mix(&random) % max(nanoseconds, 1)
-  }
-
-  /// SplitMix64.
-  private static func mix(_ state: inout UInt64) -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var value = state
-    value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-    return value ^ (value >> 31)
+    nanoseconds / 2 + random.next() % max(nanoseconds, 1)
   }
 
   public func close() {

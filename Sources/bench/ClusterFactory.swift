@@ -1,4 +1,6 @@
 import Load
 
 /// What starts the cluster that the suites drive.
-func clusterFactory() throws -> any TargetFactory { EmbeddedTargetFactory() }
+func clusterFactory(_ eventLoop: EventLoopOptions) throws -> any TargetFactory {
+  EmbeddedTargetFactory(eventLoop: eventLoop.configuration)
+}

@@ -12,11 +12,13 @@ import WeirTransport
 final class EmbeddedTarget: Target {
   let name = "embedded"
   let cluster: EmbeddedCluster
+  let readiness: Readiness?
   /// A folder of its own that goes with the target.
   private let folder: TemporaryFolder?
 
-  init(cluster: EmbeddedCluster, folder: TemporaryFolder? = nil) {
+  init(cluster: EmbeddedCluster, readiness: Readiness? = nil, folder: TemporaryFolder? = nil) {
     self.cluster = cluster
+    self.readiness = readiness
     self.folder = folder
   }
 
@@ -43,6 +45,13 @@ final class EmbeddedTarget: Target {
       } else {
         total.nodeCPUNanoseconds = nil
       }
+    }
+    for gossip in cluster.gossip {
+      let statistics = gossip.statistics
+      total.gossipPackets = (total.gossipPackets ?? 0) + UInt64(statistics.packetsSent)
+      total.gossipBytes =
+        (total.gossipBytes ?? 0) + UInt64(statistics.packetBytesSent) + UInt64(statistics.streamBytesSent)
+      total.gossipCPUNanoseconds = (total.gossipCPUNanoseconds ?? 0) + statistics.cpuNanoseconds
     }
     return total
   }
@@ -92,7 +101,7 @@ struct EmbeddedTargetFactory: TargetFactory {
         node.storage = .files(directory: "\(folder.path)/node-\(node.id)", sync: sync)
       }
     }
-    let target = EmbeddedTarget(cluster: cluster, folder: folder)
+    let target = EmbeddedTarget(cluster: cluster, readiness: eventLoop.readiness, folder: folder)
     let deadline = cweir_monotonic_nanoseconds() + 30_000_000_000
     guard cluster.waitForLeader(deadlineNanoseconds: deadline) != nil else {
       target.shutdown()
@@ -107,16 +116,34 @@ struct EmbeddedTargetFactory: TargetFactory {
 /// Writes travel through a lane in batches. Reads never enter the node: under the lease they are answered in `submit`,
 /// on this thread; in Safe mode the lane waits for a round and the keys are looked up here, in `poll`.
 private final class EmbeddedSession: TargetSession {
-  private struct Read {
-    var token: UInt32
-    var keyNumber: UInt64
+
+  /// Reads in the order in which they were asked for; their keys lie one behind the other, as the store takes them.
+  private struct ReadBatch {
+    var tokens: [UInt32] = []
+    /// Two words for each key.
+    var keyWords: [UInt64] = []
+
+    var count: Int { tokens.count }
+
+    @inline(__always)
+    mutating func append(_ submission: Submission) {
+      let (low, high) = KeySpelling.words(submission.operation.keyNumber)
+      tokens.append(submission.token)
+      keyWords.append(low.littleEndian)
+      keyWords.append(high.littleEndian)
+    }
+
+    mutating func removeAll() {
+      tokens.removeAll(keepingCapacity: true)
+      keyWords.removeAll(keepingCapacity: true)
+    }
   }
 
   /// A lane to one node and the reads that wait in it.
   private struct Way {
     var node: Node
     var lane: SessionLane
-    var reads: [Read] = []
+    var reads = ReadBatch()
     var head = 0
     /// The ticket of the first read that waits.
     var firstTicket: UInt64 = 1
@@ -130,15 +157,15 @@ private final class EmbeddedSession: TargetSession {
   private var leader = 0
   private var builder = EntryBatchBuilder(capacity: 256 << 10)
   private var tokens: [UInt32] = []
-  private var setCommand: [UInt8] = []
-  private var deleteCommand: [UInt8]
+  private var template: CommandTemplate
+  private var leaseReads = ReadBatch()
 
   private static let laneCapacity = 1 << 16
 
   init(cluster: EmbeddedCluster, readMode: Load.ReadMode) throws {
     self.cluster = cluster
     self.readMode = readMode
-    deleteCommand = try Command.encode(.delete, key: [UInt8](repeating: 0, count: KeySpelling.keyBytes))
+    template = try CommandTemplate()
     for node in cluster.nodes {
       ways.append(Way(node: node, lane: try node.openLane(capacity: Self.laneCapacity, parker: parker)))
     }
@@ -150,21 +177,20 @@ private final class EmbeddedSession: TargetSession {
     guard ways[leader].writesInFlight + batch.count <= Self.laneCapacity else {
       return refuse(batch, &completions)
     }
-    let firstAnswer = completions.count
     let firstRead = ways[leader].reads.count
     for index in batch.indices {
       let submission = batch[index]
       switch submission.operation.kind {
       case .get:
         if readMode == .lease {
-          completions.append(answer(submission.token, submission.operation.keyNumber))
+          leaseReads.append(submission)
         } else {
-          ways[leader].reads.append(Read(token: submission.token, keyNumber: submission.operation.keyNumber))
+          ways[leader].reads.append(submission)
         }
       case .set, .delete: frame(submission)
       }
     }
-    if completions.count > firstAnswer { settleLeaseReads(batch, from: firstAnswer, &completions) }
+    if leaseReads.count > 0 { answerLeaseReads(&completions) }
     submitWrites(&completions)
     let reads = ways[leader].reads.count - firstRead
     if reads > 0 { _ = ways[leader].node.requestReads(UInt64(reads), lane: ways[leader].lane) }
@@ -197,35 +223,8 @@ private final class EmbeddedSession: TargetSession {
   // MARK: Writes
 
   private func frame(_ submission: Submission) {
-    let operation = submission.operation
-    let (low, high) = KeySpelling.words(operation.keyNumber)
-    if operation.kind == .set {
-      let valueBytes = Int(operation.valueBytes)
-      let size = Command.encodedBytes(keyBytes: KeySpelling.keyBytes, valueBytes: valueBytes)
-      if setCommand.count != size { setCommand = Self.makeSetCommand(valueBytes: valueBytes) }
-      let (valueLow, valueHigh) = operation.value.words
-      setCommand.withUnsafeMutableBytes { bytes in
-        bytes.storeBytes(of: low.littleEndian, toByteOffset: Command.headerBytes, as: UInt64.self)
-        bytes.storeBytes(of: high.littleEndian, toByteOffset: Command.headerBytes + 8, as: UInt64.self)
-        bytes.storeBytes(of: valueLow.littleEndian, toByteOffset: Command.headerBytes + 16, as: UInt64.self)
-        bytes.storeBytes(of: valueHigh.littleEndian, toByteOffset: Command.headerBytes + 24, as: UInt64.self)
-      }
-      builder.append(payload: setCommand.span.bytes)
-    } else {
-      deleteCommand.withUnsafeMutableBytes { bytes in
-        bytes.storeBytes(of: low.littleEndian, toByteOffset: Command.headerBytes, as: UInt64.self)
-        bytes.storeBytes(of: high.littleEndian, toByteOffset: Command.headerBytes + 8, as: UInt64.self)
-      }
-      builder.append(payload: deleteCommand.span.bytes)
-    }
+    template.withCommand(submission.operation) { builder.append(payload: $0) }
     tokens.append(submission.token)
-  }
-
-  /// A command whose key and value name are filled in for each operation.
-  private static func makeSetCommand(valueBytes: Int) -> [UInt8] {
-    let key = [UInt8](repeating: 0, count: KeySpelling.keyBytes)
-    let value = [UInt8](repeating: ValueID.filler, count: valueBytes)
-    return (try? Command.encode(.set, key: key, value: value)) ?? []
   }
 
   private func submitWrites(_ completions: inout [Completion]) {
@@ -241,25 +240,39 @@ private final class EmbeddedSession: TargetSession {
 
   // MARK: Reads
 
-  private func answer(_ token: UInt32, _ keyNumber: UInt64) -> Completion {
-    let (low, high) = KeySpelling.words(keyNumber)
-    let key: [2 of UInt64] = [low.littleEndian, high.littleEndian]
-    let value = ways[leader].node.store.read(key.span.bytes) { value -> ValueID? in
-      guard let value, value.byteCount >= ValueID.encodedBytes else { return nil }
-      let low = value.unsafeLoadUnaligned(as: UInt64.self)
-      let high = value.unsafeLoadUnaligned(fromByteOffset: 8, as: UInt64.self)
-      return ValueID(low: UInt64(littleEndian: low), high: UInt64(littleEndian: high))
+  /// Looks up `count` reads from position `first` on in the state of the node at `position`.
+  private func answer(
+    _ reads: ReadBatch, first: Int, count: Int, from position: Int, _ completions: inout [Completion]
+  ) {
+    let keys = reads.keyWords.span.bytes.extracting(
+      first * KeySpelling.keyBytes..<(first + count) * KeySpelling.keyBytes)
+    ways[position].node.store.readEach(keys, keyBytes: KeySpelling.keyBytes) { place, value in
+      completions.append(
+        Completion(
+          token: reads.tokens[first + place], status: .ok, readValue: Self.name(of: value), doneNanoseconds: 0))
     }
-    return Completion(token: token, status: .ok, readValue: value, doneNanoseconds: 0)
+  }
+
+  @inline(__always)
+  private static func name(of value: RawSpan?) -> ValueID? {
+    guard let value, value.byteCount >= ValueID.encodedBytes else { return nil }
+    let low = value.unsafeLoadUnaligned(as: UInt64.self)
+    let high = value.unsafeLoadUnaligned(fromByteOffset: 8, as: UInt64.self)
+    return ValueID(low: UInt64(littleEndian: low), high: UInt64(littleEndian: high))
   }
 
   /// The answers count only if the lease held while they were read; else the reads take a round like Safe ones.
-  private func settleLeaseReads(_ batch: Span<Submission>, from first: Int, _ completions: inout [Completion]) {
-    if ways[leader].node.leaseHeldDuringReads() { return stamp(&completions, from: first) }
-    completions.removeSubrange(first...)
-    for index in batch.indices where batch[index].operation.kind == .get {
-      ways[leader].reads.append(Read(token: batch[index].token, keyNumber: batch[index].operation.keyNumber))
+  private func answerLeaseReads(_ completions: inout [Completion]) {
+    let first = completions.count
+    answer(leaseReads, first: 0, count: leaseReads.count, from: leader, &completions)
+    if ways[leader].node.leaseHeldDuringReads() {
+      stamp(&completions, from: first)
+    } else {
+      completions.removeSubrange(first...)
+      ways[leader].reads.tokens += leaseReads.tokens
+      ways[leader].reads.keyWords += leaseReads.keyWords
     }
+    leaseReads.removeAll()
   }
 
   private func stamp(_ completions: inout [Completion], from first: Int) {
@@ -284,21 +297,22 @@ private final class EmbeddedSession: TargetSession {
     let (settled, failed) = ways[position].lane.settledReads
     let available = Int(settled + 1 - ways[position].firstTicket)
     guard available > 0 else { return }
-    let previous = leader
-    leader = position
-    for _ in 0..<available {
-      let read = ways[position].reads[ways[position].head]
-      if ways[position].firstTicket <= failed {
-        completions.append(Completion(token: read.token, status: .failed, doneNanoseconds: 0))
-      } else {
-        completions.append(answer(read.token, read.keyNumber))
-      }
-      ways[position].head += 1
-      ways[position].firstTicket += 1
+    // Tickets up to `failed` are given up; those after it are answered.
+    let firstTicket = ways[position].firstTicket
+    let givenUp = failed < firstTicket ? 0 : min(available, Int(failed - firstTicket + 1))
+    let head = ways[position].head
+    for place in head..<head + givenUp {
+      completions.append(
+        Completion(token: ways[position].reads.tokens[place], status: .failed, doneNanoseconds: 0))
     }
-    leader = previous
+    if givenUp < available {
+      answer(
+        ways[position].reads, first: head + givenUp, count: available - givenUp, from: position, &completions)
+    }
+    ways[position].head += available
+    ways[position].firstTicket += UInt64(available)
     if ways[position].head == ways[position].reads.count {
-      ways[position].reads.removeAll(keepingCapacity: true)
+      ways[position].reads.removeAll()
       ways[position].head = 0
     }
   }

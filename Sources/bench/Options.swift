@@ -41,6 +41,8 @@ struct SuiteOptions: ParsableArguments {
   @Option(help: ArgumentHelp("Folder in which each bench makes its own.", valueName: "folder"))
   var results = "results/runs"
 
+  @OptionGroup var eventLoop: EventLoopOptions
+
   static let mostWorkers = 4 * ProcessInfo.processInfo.activeProcessorCount
 
   func validate() throws {

@@ -62,6 +62,8 @@ struct ResultFiles {
     try write(Data(report.utf8), to: "report.html")
   }
 
+  func write(text: String, to name: String) throws { try write(Data(text.utf8), to: name) }
+
   private func write(_ data: Data, to name: String) throws {
     try data.write(to: folder.appendingPathComponent(name), options: .atomic)
   }

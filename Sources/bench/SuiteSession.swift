@@ -8,12 +8,16 @@ import Report
 /// One bench from its plan to its exit code.
 enum SuiteSession {
   /// - Throws: `ExitStatus` unless the result is valid; `UsageError` before anything is started.
-  static func run(_ plan: SuitePlan, options: SuiteOptions, measuresHotPaths: Bool = false) throws {
+  /// - Parameter factory: what starts the cluster; nil: one within this process.
+  @discardableResult
+  static func run(
+    _ plan: SuitePlan, options: SuiteOptions, measuresHotPaths: Bool = false, factory: (any TargetFactory)? = nil
+  ) throws -> BenchSummary {
     let started = Date()
     let machine = MachineReader.fingerprint()
     try checkWritable(options)
     try options.storage.checkWritable()
-    let factory = try clusterFactory()
+    let factory = try factory ?? clusterFactory(options.eventLoop)
     let interrupts = Interrupts()
     let files = try ResultFiles(parent: options.results, started: started, revision: machine.shortRevision)
     let progress = ProgressLine(isSilent: false)
@@ -45,6 +49,7 @@ enum SuiteSession {
     try show(summary, files: files, json: options.json)
     if summary.aborted { throw ExitStatus.interrupted }
     if !summary.valid { throw ExitStatus.invalidRun }
+    return summary
   }
 
   /// What would otherwise fail after minutes of work.
@@ -77,7 +82,7 @@ enum SuiteSession {
       durationSeconds: Date().timeIntervalSince(started),
       command: (["bench"] + CommandLine.arguments.dropFirst()).joined(separator: " "), machine: machine,
       storage: storage, configuration: outcome.configuration(), runs: runs, leaseToSafe: outcome.leaseToSafe(),
-      consistency: outcome.consistencySummary(),
+      consistency: outcome.consistencySummary(), gossip: outcome.gossipSummary(),
       generator: GeneratorSummary(
         nullTargetOpsPerSecond: headroom.opsPerSecond,
         nullTargetCpuNanosecondsPerOp: headroom.cpuNanosecondsPerOperation,

@@ -109,6 +109,7 @@ struct CommandLineTests {
         [
           "run", "--closed", "--workload", "mixed:80", "--read", "lease", "--duration", "1s", "--warmup", "100ms",
           "--keys", "500", "--concurrency", "32", "--json", "-", "--history", "history.jsonl", "--seed", "9",
+          "--mechanism", "dispatch", "--repoll", "5",
         ], in: folder)
       let summary = try JSONDecoder().decode(BenchSummary.self, from: Data(output.standardOutput.utf8))
       #expect(Self.timingAside(summary.problems) == [])
@@ -119,6 +120,7 @@ struct CommandLineTests {
       #expect(summary.runs.map(\.operation) == ["read", "write"])
       #expect(summary.runs.allSatisfy { $0.operations > 0 && $0.readMode == "lease" && $0.loop == "closed" })
       #expect(summary.configuration.seed == 9)
+      #expect(summary.configuration.readiness == "dispatch" && summary.configuration.repollMicroseconds == 5)
       #expect(summary.machine.logicalCores > 0)
 
       let results = folder.appendingPathComponent("results/runs")

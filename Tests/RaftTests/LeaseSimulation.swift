@@ -36,7 +36,7 @@ struct LeaseSimulation {
 
   static let tick: UInt64 = 10_000_000
   private let scenario: LeaseScenario
-  private var random: SplitMix
+  private var random: SplitMix64
   private var nodes: [Node] = []
   private var deliveries: [Delivery] = []
   private var cutLink: (Int, Int)?
@@ -47,7 +47,7 @@ struct LeaseSimulation {
 
   init(_ scenario: LeaseScenario) throws {
     self.scenario = scenario
-    random = SplitMix(state: scenario.seed)
+    random = SplitMix64(seed: scenario.seed)
     for id in 1...3 {
       let rate = Double.random(in: scenario.clockRates, using: &random)
       nodes.append(
@@ -206,18 +206,5 @@ struct LeaseSimulation {
       leaseReads += 1
       if nodes[position].box.raw.commit < committed { staleReads += 1 }
     }
-  }
-}
-
-/// The tests' own generator.
-struct SplitMix: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
   }
 }

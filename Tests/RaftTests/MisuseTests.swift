@@ -207,7 +207,7 @@ import WeirCore
   /// What comes from elsewhere can be anything that has the shape of a message; nothing of it may stop the process.
   @Test func randomMessagesNeverTrap() throws {
     for seed in UInt64(1)...300 {
-      var random = SplitMix(state: seed)
+      var random = SplitMix64(seed: seed)
       var cluster = try TestCluster(voters: [1, 2, 3], learners: [4]) {
         $0.preVote = seed % 2 == 0
         $0.checkQuorum = seed % 3 == 0
@@ -239,7 +239,7 @@ import WeirCore
     }
   }
 
-  private func small(_ random: inout SplitMix) -> UInt64 {
+  private func small(_ random: inout SplitMix64) -> UInt64 {
     UInt64.random(in: 0..<40, using: &random) == 0 ? random.next() : UInt64.random(in: 0...12, using: &random)
   }
 }

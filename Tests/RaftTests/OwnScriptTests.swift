@@ -10,7 +10,7 @@ import Testing
 
   @Test func ownScriptsMatchByteForByte() throws {
     let files = Replay.files(in: Self.folder)
-    #expect(files.count >= 7)
+    #expect(files.count >= 13)
     if ProcessInfo.processInfo.environment["WEIR_REWRITE_SCRIPTS"] == "1" {
       for file in files { try rewrite(file) }
     }

@@ -20,15 +20,20 @@ struct TestCluster {
   /// Every message that was sent, lost ones included.
   var sent: [Message] = []
 
-  init(voters: [NodeID], learners: [NodeID] = [], configure: (inout RaftConfiguration) -> Void = { _ in }) throws {
+  /// - Parameter bootstraps: the nodes begin with nothing and make the voters themselves, as a new cluster does.
+  init(
+    voters: [NodeID], learners: [NodeID] = [], bootstraps: Bool = false,
+    logger: (any RaftLogger)? = nil, configure: (inout RaftConfiguration) -> Void = { _ in }
+  ) throws {
     nodes = try (voters + learners).sorted().map { id in
       var configuration = RaftConfiguration(id: id)
       configuration.randomSeed = id
       configure(&configuration)
-      return TestNode(
-        try RawNode(
-          configuration: configuration, log: LogBuffer(),
-          configurationState: ConfigurationState(voters: voters, learners: learners)))
+      let members = bootstraps ? ConfigurationState() : ConfigurationState(voters: voters, learners: learners)
+      let node = TestNode(
+        try RawNode(configuration: configuration, log: LogBuffer(), configurationState: members, logger: logger))
+      if bootstraps { try node.raw.bootstrap(voters: voters) }
+      return node
     }
   }
 
@@ -92,4 +97,14 @@ struct TestCluster {
       }
     }
   }
+}
+
+/// Keeps what a node says.
+final class RecordedLines: RaftLogger {
+  let minimumLevel: RaftLogLevel
+  var lines: [String] = []
+
+  init(minimumLevel: RaftLogLevel = .debug) { self.minimumLevel = minimumLevel }
+
+  func log(_ level: RaftLogLevel, _ text: String) { lines.append("\(level) \(text)") }
 }

@@ -69,6 +69,10 @@ enum Sample {
         linearizable: true, violatedKeys: 0, violations: [], undecidedKeys: 0,
         replicas: (1...3).map { .init(node: $0, appliedIndex: 99, stateHash: "00000000000000ab", keys: 100_000) },
         replicasAgree: true),
+      gossip: GossipSummary(
+        windowSeconds: 40, packetsPerNodeSecond: 2.31, bytesPerNodeSecond: 12_345, cpuMicrosecondsPerNodeSecond: 1234,
+        consensusMessagesPerNodeSecond: 142_000, consensusBytesPerNodeSecond: 9e6,
+        consensusCpuMicrosecondsPerNodeSecond: 650_000),
       generator: GeneratorSummary(
         nullTargetOpsPerSecond: 21_000_000, nullTargetCpuNanosecondsPerOp: 30, headroom: 11),
       hotPaths: (1...4).map {

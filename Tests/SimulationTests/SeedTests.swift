@@ -39,6 +39,45 @@ struct SeedTests {
         + "\(summary.committedEntries) entries, \(summary.answeredOperations) operations answered")
   }
 
+  /// The leader was a learner, and removed by a change that entered a joint configuration; it does not step down, and
+  /// refuses the proposal to leave that configuration, as leaders do that are no members. The operator has to stop it.
+  @Test("A removed leader does not keep the others in a joint configuration")
+  func removedLeader() {
+    let plan = Simulator.plan(seed: 1174, profile: .membership)
+    #expect(!plan.core.stepsDownOnRemoval)
+    let report = Simulator.run(plan)
+    #expect(report.violation == nil)
+    #expect(report[.leaderRemoved] > 0 && report[.jointConfiguration] > 0)
+  }
+
+  /// A transfer that came to nothing kept the leader from leaving a joint configuration, and nobody wrote afterwards.
+  @Test("A failed transfer does not keep a quiet cluster in a joint configuration")
+  func failedTransfer() {
+    let report = Simulator.run(seed: 820, profile: .slowApply)
+    #expect(report.violation == nil)
+    #expect(report[.transfer] > 0 && report[.jointConfiguration] > 0)
+  }
+
+  /// A cluster only counts as converged if its learners hold and have applied what the leader has.
+  @Test("Learners keep up under load, through crashes, partitions and snapshots")
+  func learners() {
+    var (reads, snapshots, learnerSeeds) = (0, 0, 0)
+    for seed in UInt64(0)..<60 {
+      var plan = Simulator.plan(seed: seed, profile: [.standard, .catchUp, .crashes][Int(seed % 3)])
+      guard plan.initialVoters < 6 else { continue }
+      plan.initialLearners = 2
+      plan.nodeCount = max(plan.nodeCount, plan.initialVoters + 2)
+      while plan.clockRatesPerMillion.count < plan.nodeCount { plan.clockRatesPerMillion.append(50_000) }
+      plan.faults.removeAll { if case .change = $0.action { true } else { false } }
+      let report = Simulator.run(plan)
+      #expect(report.violation == nil, "seed \(seed)")
+      learnerSeeds += 1
+      reads += report[.readConfirmed]
+      snapshots += report[.snapshotRestored]
+    }
+    #expect(learnerSeeds > 40 && reads > 1000 && snapshots > 20)
+  }
+
   @Test("The same seed gives the same trace twice in one process")
   func repetition() {
     for seed in UInt64(1000)..<1020 {

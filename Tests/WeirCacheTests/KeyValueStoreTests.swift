@@ -1,20 +1,8 @@
 import Dispatch
 import Testing
+import WeirCore
 
 @testable import WeirCache
-
-/// SplitMix64: seeded, so that a failure can be replayed.
-struct SeededGenerator: RandomNumberGenerator {
-  var state: UInt64
-  init(seed: UInt64) { state = seed }
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-    return mixed ^ (mixed >> 31)
-  }
-}
 
 private func key(_ number: Int) -> [UInt8] { Array("key-\(number)".utf8) }
 
@@ -25,6 +13,16 @@ extension KeyValueStore {
   fileprivate func remove(_ key: [UInt8]) -> Bool { remove(key.span.bytes) }
   @discardableResult
   fileprivate func apply(_ payload: [UInt8]) -> CommandResult { apply(payload.span.bytes) }
+
+  /// What `readEach` calls its closure with.
+  fileprivate func readAll(_ keys: [UInt8], keyBytes: Int) -> [(position: Int, value: [UInt8]?)] {
+    var found: [(position: Int, value: [UInt8]?)] = []
+    readEach(keys.span.bytes, keyBytes: keyBytes) { position, value in
+      guard let value else { return found.append((position, nil)) }
+      found.append((position, value.withUnsafeBytes { [UInt8]($0) }))
+    }
+    return found
+  }
 }
 
 private func decode(_ payload: [UInt8]) throws -> Command.Layout { try Command.decode(payload.span.bytes) }
@@ -40,7 +38,7 @@ private func restored(_ chunks: [[UInt8]], shardCount: Int) throws -> KeyValueSt
 @Suite struct KeyValueStoreTests {
   @Test(arguments: [1, 2, 16], [UInt64(1), 2, 3])
   func behavesLikeADictionary(shardCount: Int, seed: UInt64) throws {
-    var generator = SeededGenerator(seed: seed)
+    var generator = SplitMix64(seed: seed)
     let store = KeyValueStore(shardCount: shardCount, hashSeed: generator.next())
     var model: [[UInt8]: [UInt8]] = [:]
     for _ in 0..<20_000 {
@@ -64,6 +62,19 @@ private func restored(_ chunks: [[UInt8]], shardCount: Int) throws -> KeyValueSt
     for (name, value) in model { #expect(store.get(name) == value) }
   }
 
+  @Test(arguments: [0, 1, 2, 15, 16, 17, 31, 32, 33, 300])
+  func aBatchOfReadsFindsWhatSingleReadsFind(count: Int) {
+    var generator = SplitMix64(seed: UInt64(count))
+    let store = KeyValueStore(shardCount: 8, hashSeed: generator.next())
+    func name(_ number: Int) -> [UInt8] { Array("key-\(number + 100_000)".utf8) }
+    for number in 0..<200 { store.set(name(number), [UInt8](repeating: UInt8(number), count: number % 40)) }
+    // Half of the keys are not there; some come twice.
+    let numbers = (0..<count).map { _ in Int.random(in: 0..<400, using: &generator) }
+    let found = store.readAll(numbers.flatMap(name), keyBytes: name(0).count)
+    #expect(found.map(\.position) == Array(0..<count))
+    #expect(found.map(\.value) == numbers.map { store.get(name($0)) })
+  }
+
   @Test func equalStatesHaveEqualHashesWhateverTheirHistory() throws {
     let first = KeyValueStore(shardCount: 4, hashSeed: 1)
     let second = KeyValueStore(shardCount: 16, hashSeed: 2)
@@ -79,7 +90,7 @@ private func restored(_ chunks: [[UInt8]], shardCount: Int) throws -> KeyValueSt
 
   @Test(arguments: [UInt64(1), 2, 3, 4, 5, 6, 7, 8])
   func aCaptureHoldsTheStateOfItsBeginning(seed: UInt64) throws {
-    var generator = SeededGenerator(seed: seed)
+    var generator = SplitMix64(seed: seed)
     let store = KeyValueStore(shardCount: 4, hashSeed: 77)
     func change(_ range: Range<Int>) {
       let name = key(Int.random(in: range, using: &generator))
@@ -126,8 +137,8 @@ private func restored(_ chunks: [[UInt8]], shardCount: Int) throws -> KeyValueSt
     let truncated = StateRestore(into: store)
     try truncated.append([1, 0, 0, 0, 4, 0, 0, 0, 9])
     #expect(throws: StateRestoreError.truncated) { try truncated.commit() }
-    #expect(throws: StateRestoreError.invalidLength(keyBytes: 0, valueBytes: 1)) {
-      try StateRestore(into: store).append([0, 0, 0, 0, 1, 0, 0, 0])
+    #expect(throws: StateRestoreError.malformedMembers) {
+      try StateRestore(into: store).append([0, 0, 0, 0, 1, 0, 0, 0, 9])
     }
     #expect(throws: StateRestoreError.invalidLength(keyBytes: .max, valueBytes: .max)) {
       try StateRestore(into: store).append([UInt8](repeating: 255, count: 8))

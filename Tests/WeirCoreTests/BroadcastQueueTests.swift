@@ -85,7 +85,7 @@ import Testing
   /// Every operation at random, on the queue and on the naive model; both must show the same at every step.
   @Test(arguments: 0..<24)
   func behavesAsTheNaiveModel(seed: Int) throws {
-    var random = SeededGenerator(seed: UInt64(seed))
+    var random = SplitMix64(seed: UInt64(seed))
     let multiplier = 1 + random.below(4)
     var queue = BroadcastQueue(retransmitMultiplier: multiplier, hashSeed: UInt64(seed))
     var model = BroadcastQueueModel(multiplier: multiplier)
@@ -140,7 +140,7 @@ import Testing
   /// The order alone, at a size where leaves and inner nodes split, empty and merge.
   @Test(arguments: 0..<4)
   func theOrderKeepsItsKeysSorted(seed: Int) {
-    var random = SeededGenerator(seed: UInt64(100 + seed))
+    var random = SplitMix64(seed: UInt64(100 + seed))
     var order = BroadcastOrder(nodeCapacity: 1)
     var keys: Set<UInt64> = []
     let range = UInt64(40_000)

@@ -1,5 +1,6 @@
 import CWeir
 import Testing
+import WeirCore
 
 @Suite struct ChecksumTests {
   /// The check value of the CRC catalogue for CRC-32/ISCSI, and two of RFC 3720, appendix B.4.
@@ -10,9 +11,9 @@ import Testing
     #expect(cweir_crc32c_portable(0, "123456789", 9) == 0xe306_9283)
   }
 
-  /// The instruction in three chains, the copying form and the table must agree at every length and alignment.
+  /// The instruction in three chains, the wide multiplications, the copying form and the table must agree at every length and alignment.
   @Test func allFormsAgree() {
-    var random = SeededGenerator(seed: 7)
+    var random = SplitMix64(seed: 7)
     let source = (0..<10_000).map { _ in UInt8(truncatingIfNeeded: random.next()) }
     var copy = [UInt8](repeating: 0, count: 10_000)
     for count in Array(0...1200) + [2047, 3071, 6143, 6144, 6145, 8000, 9990] {
@@ -31,6 +32,17 @@ import Testing
         #expect(copying == whole)
       }
       #expect(copy[0..<count] == source[offset..<offset + count])
+    }
+  }
+
+  @Test func aMessageHeadIsSummedAsTheRest() {
+    var random = SeededGenerator(seed: 8)
+    for offset in 0..<64 {
+      let source = (0..<160).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+      source.withUnsafeBytes { bytes in
+        guard let base = bytes.baseAddress else { return }
+        #expect(cweir_crc32c_head(base + offset) == cweir_crc32c_portable(0, base + offset, 92))
+      }
     }
   }
 }

@@ -55,7 +55,7 @@ private struct LogModel {
     return again.count == batch.count && copy.count == batch.byteCount
   }
 
-  private func randomEntry(_ random: inout SeededGenerator) -> LogModel.Entry {
+  private func randomEntry(_ random: inout SplitMix64) -> LogModel.Entry {
     let size = random.chance(2) ? random.below(9000) : random.below(random.chance(30) ? 900 : 40)
     let kind = EntryKind.allCases.randomElement(using: &random) ?? .normal
     return .init(term: 0, kind: kind, payload: (0..<size).map { _ in UInt8(truncatingIfNeeded: random.next()) })
@@ -65,7 +65,7 @@ private struct LogModel {
   /// at the start, whatever happened to the log.
   @Test(arguments: 0..<24)
   func behavesAsTheNaiveModel(seed: Int) throws {
-    var random = SeededGenerator(seed: UInt64(1000 + seed))
+    var random = SplitMix64(seed: UInt64(1000 + seed))
     var log = LogBuffer(configuration: .init(segmentBytes: 4096, maximumSpareSegments: 1 + seed % 4))
     var builder = EntryBatchBuilder(capacity: 512)
     var model = LogModel()

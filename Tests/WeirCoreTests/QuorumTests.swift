@@ -19,7 +19,7 @@ private func naiveVote(_ votes: [Bool?]) -> VoteResult {
 @Suite struct QuorumTests {
   /// 60,000 random configurations, joint and not, with up to 9 voters mostly and up to 40 sometimes.
   @Test func agreesWithTheNaiveModel() {
-    var random = SeededGenerator(seed: 5)
+    var random = SplitMix64(seed: 5)
     for _ in 0..<60_000 {
       let most = random.chance(10) ? 40 : 9
       let voters = (0..<random.below(most + 1)).map { _ in UInt64(1 + random.below(most * 2)) }
@@ -49,7 +49,7 @@ private func naiveVote(_ votes: [Bool?]) -> VoteResult {
   /// Acknowledgements one at a time: after each, the incremental index is that of the naive model, and what is returned is
   /// the new index exactly when it moved. 60,000 acknowledgements and resets.
   @Test func isRightAfterEveryAcknowledgement() {
-    var random = SeededGenerator(seed: 6)
+    var random = SplitMix64(seed: 6)
     for round in 0..<300 {
       let most = round % 10 == 0 ? 30 : 9
       let configuration = QuorumConfiguration(

@@ -14,6 +14,33 @@ uint32_t cweir_crc32c(uint32_t seed, const void *bytes, size_t count);
 /// the way: framing reads each byte once. The regions do not overlap.
 uint32_t cweir_crc32c_copy(uint64_t a, uint64_t b, uint64_t c, void *to, const void *from, size_t count);
 
+/// CRC-32C of the 92 bytes at `bytes`: of a message's header.
+uint32_t cweir_crc32c_head(const void *bytes);
+
+/// What must hold along a run of log frames, and what was found.
+struct cweir_frame_run {
+  /// The first frame's index; afterwards, the index that the next one must have.
+  uint64_t index;
+  /// 1, or 0 for proposals, which have no indexes.
+  uint64_t index_step;
+  /// The lowest term that the first frame may have; afterwards, the last one's.
+  uint64_t term;
+  uint64_t highest_term;
+  /// All kinds that occur, or-ed.
+  uint64_t kinds;
+  uint64_t maximum_kind;
+  /// Of header and payload.
+  size_t maximum_length;
+  size_t maximum_entries;
+  /// How many frames were found good.
+  size_t entries;
+};
+
+/// Checks frames that lie one behind the other, within `count` bytes, all of it: length, checksum, index, term, kind,
+/// padding. Stops in front of the first that is not good, or that it leaves to the caller to judge.
+/// Returns the size of the good ones in bytes.
+size_t cweir_verify_frames(const void *bytes, size_t count, struct cweir_frame_run *run);
+
 /// `cweir_crc32c` on the table, whatever the processor can do: what it is checked against.
 uint32_t cweir_crc32c_portable(uint32_t seed, const void *bytes, size_t count);
 

@@ -15,10 +15,16 @@ extension GossipLoop {
         seeds.append(target)
       }
     }
-    // Looking up a name blocks, so it is done elsewhere.
-    DispatchQueue.global().async { [self] in
+    let port = target.port ?? Self.defaultPort
+    if let ip = IPAddress(target.host) {
+      let address = GossipAddress(ip: ip, port: port)
+      return queue.async { [self] in contact([address], name: target.name, contacted: 0, firstError: nil, completion) }
+    }
+    // Looking up a name blocks, so it is done elsewhere: on a queue of its own, as the threads that all programs' tasks
+    // share may all be blocked by theirs.
+    DispatchQueue(label: "weir.gossip.resolver").async { [self] in
       do throws(GossipNodeError) {
-        let found = try Resolver.addresses(of: target.host, port: target.port ?? Self.defaultPort)
+        let found = try Resolver.addresses(of: target.host, port: port)
         queue.async { [self] in contact(found[...], name: target.name, contacted: 0, firstError: nil, completion) }
       } catch {
         completion(.failure(error))

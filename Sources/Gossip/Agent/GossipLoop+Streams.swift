@@ -5,10 +5,10 @@ import Glibc
 extension GossipLoop {
   // MARK: Accepting
 
-  func acceptStreams() {
+  func acceptStreams(from listener: Int32) {
     // A bounded number, so that a flood of connections cannot keep the packets from being read.
     for _ in 0..<64 {
-      let descriptor = Sockets.accept(from: listenerDescriptor)
+      let descriptor = Sockets.accept(from: listener)
       guard descriptor >= 0 else {
         if errno == EINTR || errno == ECONNABORTED { continue }
         return
@@ -38,7 +38,7 @@ extension GossipLoop {
       identifier: identifier, purpose: purpose, descriptor: descriptor, isConnected: isConnected,
       decoder: StreamDecoder(wire, side: side), deadlineNanoseconds: deadlineNanoseconds, queue: queue,
       closing: closing
-    ) { [weak self] in self?.streamIsReadable(identifier) }
+    ) { [weak self] in self?.accounted { $0.streamIsReadable(identifier) } }
     streams[identifier] = stream
     return stream
   }
@@ -67,6 +67,7 @@ extension GossipLoop {
       let stream = add(
         purpose, descriptor: descriptor, isConnected: result == 0, side: .dialer,
         deadlineNanoseconds: deadlineNanoseconds)
+      statistics.streamBytesSent += bytes.count
       stream.enqueue(bytes)
       flush(stream)
       armTimer()
@@ -177,7 +178,9 @@ extension GossipLoop {
 
   private func answer(_ message: StreamMessage, on stream: StreamConnection) throws(GossipNodeError) {
     stream.isAnswering = true
-    stream.enqueue(try encode(message, side: .acceptor))
+    let bytes = try encode(message, side: .acceptor)
+    statistics.streamBytesSent += bytes.count
+    stream.enqueue(bytes)
     flush(stream)
   }
 
@@ -201,7 +204,7 @@ extension GossipLoop {
   private func flush(_ stream: StreamConnection) {
     let identifier = stream.identifier
     do throws(GossipNodeError) {
-      try stream.flush { [weak self] in self?.streamIsWritable(identifier) }
+      try stream.flush { [weak self] in self?.accounted { $0.streamIsWritable(identifier) } }
     } catch {
       return fail(stream, error)
     }
@@ -228,9 +231,10 @@ extension GossipLoop {
       let bytes = try? encode(.error(ErrorResponse("\(reason)")), side: .acceptor)
     {
       stream.isAnswering = true
+      statistics.streamBytesSent += bytes.count
       stream.enqueue(bytes)
       let identifier = stream.identifier
-      try? stream.flush { [weak self] in self?.streamIsWritable(identifier) }
+      try? stream.flush { [weak self] in self?.accounted { $0.streamIsWritable(identifier) } }
       if stream.hasUnsentBytes { return }
     }
     finish(stream, .failure(error))

@@ -30,11 +30,8 @@ final class GossipLoop: @unchecked Sendable {
   var nextSeedNanoseconds: UInt64 = 0
   var isShutDown = false
 
-  private let datagramDescriptor: Int32
-  private let isIPv6: Bool
-  private let datagramSource: any DispatchSourceRead
-  let listenerDescriptor: Int32
-  private let listenerSource: any DispatchSourceRead
+  private let sockets: [SocketPair]
+  private let sources: [any DispatchSourceRead]
   private let timer: any DispatchSourceTimer
   /// Left by every descriptor when it is closed.
   let closing = DispatchGroup()
@@ -51,11 +48,11 @@ final class GossipLoop: @unchecked Sendable {
 
   /// Opens the sockets; nothing runs before `start`.
   init(_ configuration: GossipNodeConfiguration, hooks: GossipHooks) throws(GossipNodeError) {
-    let sockets = try Sockets.openPair(at: configuration.bind)
+    let sockets = try Sockets.openPairs(at: configuration.bind, and: configuration.additionalBinds)
+    let bound = sockets[0].bound
     let advertised =
       configuration.advertise
-      ?? GossipAddress(
-        ip: sockets.bound.ip.isUnspecified ? Resolver.addressToAdvertise() : sockets.bound.ip, port: sockets.bound.port)
+      ?? GossipAddress(ip: bound.ip.isUnspecified ? Resolver.addressToAdvertise() : bound.ip, port: bound.port)
     var settings = configuration.membership
     settings.packetOverheadBytes = configuration.wire.packetOverheadBytes
     settings.asksBeforeAlive = hooks.alive != nil
@@ -67,8 +64,7 @@ final class GossipLoop: @unchecked Sendable {
         name: configuration.name, address: advertised, metadata: configuration.metadata, configuration: settings,
         seed: SystemRandomNumberGenerator().randomSeed, nowNanoseconds: Self.now())
     } catch {
-      Glibc.close(sockets.listener)
-      Glibc.close(sockets.datagram)
+      for pair in sockets { pair.close() }
       throw .membership(error)
     }
     var wire = configuration.wire
@@ -78,15 +74,15 @@ final class GossipLoop: @unchecked Sendable {
     packetCodec = PacketCodec(wire)
     streamEncoder = StreamEncoder(wire)
     localAddress = advertised
-    datagramDescriptor = sockets.datagram
-    listenerDescriptor = sockets.listener
-    isIPv6 = !configuration.bind.ip.isIPv4
-    queue = DispatchQueue(label: "weir.gossip.\(configuration.name)")
+    self.sockets = sockets
+    let queue = DispatchQueue(label: "weir.gossip.\(configuration.name)")
     hookQueue = HookQueue(
       hooks: hooks, name: "\(configuration.name)", limit: configuration.maximumWaitingHookCalls)
     published = PublishedState(local: membership.localMember)
-    datagramSource = DispatchSource.makeReadSource(fileDescriptor: sockets.datagram, queue: queue)
-    listenerSource = DispatchSource.makeReadSource(fileDescriptor: sockets.listener, queue: queue)
+    self.queue = queue
+    sources = sockets.flatMap { [$0.datagram, $0.listener] }.map {
+      DispatchSource.makeReadSource(fileDescriptor: $0, queue: queue)
+    }
     timer = DispatchSource.makeTimerSource(queue: queue)
   }
 
@@ -98,23 +94,20 @@ final class GossipLoop: @unchecked Sendable {
   }
 
   func start() {
-    let (datagram, listener) = (datagramDescriptor, listenerDescriptor)
-    let closing = closing
-    closing.enter()
-    closing.enter()
-    datagramSource.setEventHandler { [weak self] in self?.packetsArrived() }
-    datagramSource.setCancelHandler {
-      Glibc.close(datagram)
-      closing.leave()
+    for (pair, index) in zip(sockets, stride(from: 0, to: sources.count, by: 2)) {
+      let (datagram, listener) = (pair.datagram, pair.listener)
+      sources[index].setEventHandler { [weak self] in self?.accounted { $0.packetsArrived(at: datagram) } }
+      sources[index + 1].setEventHandler { [weak self] in self?.accounted { $0.acceptStreams(from: listener) } }
+      for (source, descriptor) in [(sources[index], datagram), (sources[index + 1], listener)] {
+        closing.enter()
+        source.setCancelHandler { [closing] in
+          Glibc.close(descriptor)
+          closing.leave()
+        }
+      }
     }
-    listenerSource.setEventHandler { [weak self] in self?.acceptStreams() }
-    listenerSource.setCancelHandler {
-      Glibc.close(listener)
-      closing.leave()
-    }
-    timer.setEventHandler { [weak self] in self?.timerFired() }
-    datagramSource.activate()
-    listenerSource.activate()
+    timer.setEventHandler { [weak self] in self?.accounted { $0.timerFired() } }
+    for source in sources { source.activate() }
     timer.activate()
     queue.async { [self] in
       nextHousekeepingNanoseconds = Self.now()
@@ -124,11 +117,25 @@ final class GossipLoop: @unchecked Sendable {
 
   // MARK: Time
 
+  /// Runs what the network or the timer has set off, counts the processor time that it takes, and publishes the counts.
+  func accounted(_ body: (GossipLoop) -> Void) {
+    let before = Self.threadProcessorTime()
+    body(self)
+    statistics.cpuNanoseconds &+= Self.threadProcessorTime() &- before
+    published.update(statistics: statistics)
+  }
+
+  private static func threadProcessorTime() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+    return UInt64(time.tv_sec) &* 1_000_000_000 &+ UInt64(time.tv_nsec)
+  }
+
   private func timerFired() {
     armedNanoseconds = .max
     // Whoever slept through its deadlines reads its mail before it acts on them: the answers that it would miss, and
     // the refutations of what it is about to declare, are probably lying there.
-    readPackets()
+    for pair in sockets { readPackets(from: pair.datagram) }
     let now = Self.now()
     membership.tick(nowNanoseconds: now)
     closeOverdueStreams(nowNanoseconds: now)
@@ -164,20 +171,20 @@ final class GossipLoop: @unchecked Sendable {
 
   // MARK: Packets
 
-  private func packetsArrived() {
-    readPackets()
+  private func packetsArrived(at descriptor: Int32) {
+    readPackets(from: descriptor)
     performOutbox()
   }
 
   /// At most so many in one go, so that a flood of packets cannot keep the timers from running.
   private static let packetsPerWake = 512
 
-  private func readPackets() {
+  private func readPackets(from descriptor: Int32) {
     guard !isShutDown else { return }
     for _ in 0..<Self.packetsPerWake {
       let (count, source) = SocketAddress.receiving { address, length in
         readBuffer.withUnsafeMutableBytes {
-          recvfrom(datagramDescriptor, $0.baseAddress, $0.count, 0, address, length)
+          recvfrom(descriptor, $0.baseAddress, $0.count, 0, address, length)
         }
       }
       guard count >= 0 else {
@@ -202,17 +209,18 @@ final class GossipLoop: @unchecked Sendable {
 
   private func sendPacket(_ body: Range<Int>, to address: GossipAddress, withChecksum: Bool) {
     packetBuffer.removeAll(keepingCapacity: true)
+    let bytes = membership.outbox.bytes  // shares them; nothing is copied
     do throws(WireError) {
       try packetCodec.encode(
-        messages: [Array(membership.outbox.bytes[body])], withCRC: withChecksum, into: &packetBuffer,
-        using: &generator)
+        body: bytes.span.extracting(body), withCRC: withChecksum, into: &packetBuffer, using: &generator)
     } catch {
       statistics.unsentPackets += 1
       return
     }
-    let result = SocketAddress(address, isIPv6Socket: isIPv6).withPointer { pointer, length in
+    let pair = sockets.first { $0.reaches(address) } ?? sockets[0]
+    let result = SocketAddress(address, isIPv6Socket: pair.isIPv6).withPointer { pointer, length in
       packetBuffer.withUnsafeBytes {
-        sendto(datagramDescriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL), pointer, length)
+        sendto(pair.datagram, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL), pointer, length)
       }
     }
     if result >= 0 {
@@ -360,8 +368,7 @@ final class GossipLoop: @unchecked Sendable {
     if !isShutDown {
       isShutDown = true
       timer.cancel()
-      datagramSource.cancel()
-      listenerSource.cancel()
+      for source in sources { source.cancel() }
       for stream in Array(streams.values) { finish(stream, .failure(.isShutDown)) }
       for completion in announcementCompletions.values { completion(false) }
       announcementCompletions.removeAll()

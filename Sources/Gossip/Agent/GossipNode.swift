@@ -46,7 +46,14 @@ public final class GossipNode: Sendable {
   /// ones; `members` tells the truth at any time.
   public func events(limit: Int = 4096) -> AsyncStream<MemberEvent> { loop.published.events(limit: limit) }
 
-  /// Counts of what the node has done.
+  /// Counts of what the node has done, as they were when it last went to sleep. Never waits.
+  public var latestStatistics: GossipStatistics {
+    var statistics = loop.published.statistics
+    statistics.droppedHookCalls = loop.hookQueue.droppedCalls
+    return statistics
+  }
+
+  /// Counts of what the node has done, up to now.
   public func statistics() async -> GossipStatistics {
     await withCheckedContinuation { continuation in
       loop.queue.async { [loop] in
@@ -72,29 +79,42 @@ public final class GossipNode: Sendable {
   /// Throws only if nobody could be contacted (the first failure), and if there was nobody to contact, nothing happens.
   @discardableResult
   public func join(_ addresses: [String]) async throws(GossipNodeError) -> JoinResult {
-    var result = JoinResult(contacted: 0, failures: [])
-    for text in addresses {
-      do throws(GossipNodeError) {
-        let target: JoinAddress
-        do throws(WireError) {
-          target = try JoinAddress(parsing: text)
-        } catch {
-          throw .wire(error)
-        }
-        result.contacted += try await join(target)
-      } catch {
-        result.failures.append((text, error))
-      }
+    let result: Result<JoinResult, GossipNodeError> = await withCheckedContinuation { continuation in
+      join(addresses) { continuation.resume(returning: $0) }
     }
-    if result.contacted == 0, let first = result.failures.first { throw first.error }
-    return result
+    return try result.get()
   }
 
-  private func join(_ target: JoinAddress) async throws(GossipNodeError) -> Int {
-    let found = await withCheckedContinuation { continuation in
-      loop.join(target) { continuation.resume(returning: $0) }
+  /// The same for callers that cannot await: `completion` is called once, on a queue of the node's or on the caller's
+  /// thread, and must not block.
+  public func join(
+    _ addresses: [String], completion: @escaping @Sendable (Result<JoinResult, GossipNodeError>) -> Void
+  ) {
+    join(addresses[...], JoinResult(contacted: 0, failures: []), completion)
+  }
+
+  /// One address after the other.
+  private func join(
+    _ addresses: ArraySlice<String>, _ soFar: JoinResult,
+    _ completion: @escaping @Sendable (Result<JoinResult, GossipNodeError>) -> Void
+  ) {
+    guard let text = addresses.first else {
+      if soFar.contacted == 0, let first = soFar.failures.first { return completion(.failure(first.error)) }
+      return completion(.success(soFar))
     }
-    return try found.get()
+    let goOn: @Sendable (Result<Int, GossipNodeError>) -> Void = { outcome in
+      var result = soFar
+      switch outcome {
+      case .success(let contacted): result.contacted += contacted
+      case .failure(let error): result.failures.append((text, error))
+      }
+      self.join(addresses.dropFirst(), result, completion)
+    }
+    do throws(WireError) {
+      loop.join(try JoinAddress(parsing: text), completion: goOn)
+    } catch {
+      goOn(.failure(.wire(error)))
+    }
   }
 
   /// Says goodbye and waits until the others have been told, or `timeout`. The node still answers packets afterwards, so that
@@ -134,29 +154,50 @@ public final class GossipNode: Sendable {
     }
   }
 
+  /// The same for callers that cannot await: `completion` is called once, on a queue of the node's, and must not block.
+  public func update(
+    metadata: [UInt8], timeout: Duration = .seconds(5),
+    completion: @escaping @Sendable (Result<Bool, GossipNodeError>) -> Void
+  ) {
+    announce(
+      { membership, now throws(MembershipError) in
+        try membership.update(metadata: metadata, timeoutNanoseconds: timeout.nanoseconds, nowNanoseconds: now)
+      }, completion)
+  }
+
   private func announce(
     _ start: @escaping @Sendable (inout Membership, UInt64) throws(MembershipError) -> UInt64
   ) async throws(GossipNodeError) -> Bool {
     let result: Result<Bool, GossipNodeError> = await withCheckedContinuation { continuation in
-      loop.queue.async { [loop] in
-        guard !loop.isShutDown else { return continuation.resume(returning: .failure(.isShutDown)) }
-        do throws(MembershipError) {
-          let number = try start(&loop.membership, GossipLoop.now())
-          loop.announcementCompletions[number] = { continuation.resume(returning: .success($0)) }
-          loop.performOutbox()
-        } catch {
-          continuation.resume(returning: .failure(.membership(error)))
-        }
-      }
+      announce(start) { continuation.resume(returning: $0) }
     }
     return try result.get()
   }
 
+  private func announce(
+    _ start: @escaping @Sendable (inout Membership, UInt64) throws(MembershipError) -> UInt64,
+    _ completion: @escaping @Sendable (Result<Bool, GossipNodeError>) -> Void
+  ) {
+    loop.queue.async { [loop] in
+      guard !loop.isShutDown else { return completion(.failure(.isShutDown)) }
+      do throws(MembershipError) {
+        let number = try start(&loop.membership, GossipLoop.now())
+        loop.announcementCompletions[number] = { completion(.success($0)) }
+        loop.performOutbox()
+      } catch {
+        completion(.failure(.membership(error)))
+      }
+    }
+  }
+
   /// Closes the sockets without telling anybody, and waits until they are closed.
   public func shutdown() async {
-    await withCheckedContinuation { continuation in
-      loop.queue.async { [loop] in loop.shutDown { continuation.resume() } }
-    }
+    await withCheckedContinuation { continuation in shutdown { continuation.resume() } }
+  }
+
+  /// The same for callers that cannot await: `completion` is called once, on a queue of the node's.
+  public func shutdown(completion: @escaping @Sendable () -> Void) {
+    loop.queue.async { [loop] in loop.shutDown(completion: completion) }
   }
 
   // MARK: Messages

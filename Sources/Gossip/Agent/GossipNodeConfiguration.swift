@@ -4,6 +4,9 @@ public struct GossipNodeConfiguration: Sendable {
   public var name: NodeName
   /// Where to listen, for packets and streams alike; port 0 lets the system choose.
   public var bind: GossipAddress
+  /// Further addresses of this machine to listen at, with the same port. Packets leave from the first address that can
+  /// reach their destination.
+  public var additionalBinds: [IPAddress] = []
   /// What others are told to send to; nil: the bound address, or a private address of this machine when bound to all.
   public var advertise: GossipAddress?
   /// What the node says of itself, at most 512 bytes; `GossipNode.update` changes it later.

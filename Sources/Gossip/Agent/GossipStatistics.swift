@@ -17,9 +17,13 @@ public struct GossipStatistics: Sendable, Equatable {
   public var refusedStreams = 0
   public var failedStreams = 0
   public var streamBytesReceived = 0
+  public var streamBytesSent = 0
   public var suspicions = 0
   public var deathsDeclared = 0
   public var refutations = 0
   /// Calls of hooks that were dropped because the application had not kept up.
   public var droppedHookCalls = 0
+  /// Processor time of packets, timers and streams on the node's own queue. What the application's hooks take is
+  /// theirs, and what the queue itself takes to wake a thread is in the process's time only.
+  public var cpuNanoseconds: UInt64 = 0
 }

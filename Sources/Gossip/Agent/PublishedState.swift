@@ -6,6 +6,7 @@ final class PublishedState: Sendable {
     var members: [Member]
     var local: Member
     var healthScore = 0
+    var statistics = GossipStatistics()
     var subscribers: [Int: AsyncStream<MemberEvent>.Continuation] = [:]
     var lastSubscriber = 0
     var isFinished = false
@@ -20,6 +21,7 @@ final class PublishedState: Sendable {
   var members: [Member] { state.withLock { $0.members } }
   var local: Member { state.withLock { $0.local } }
   var healthScore: Int { state.withLock { $0.healthScore } }
+  var statistics: GossipStatistics { state.withLock { $0.statistics } }
 
   func update(members: [Member], local: Member) {
     state.withLock {
@@ -30,6 +32,10 @@ final class PublishedState: Sendable {
 
   func update(healthScore: Int) {
     state.withLock { $0.healthScore = healthScore }
+  }
+
+  func update(statistics: GossipStatistics) {
+    state.withLock { $0.statistics = statistics }
   }
 
   func send(_ event: MemberEvent) {

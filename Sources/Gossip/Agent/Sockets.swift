@@ -79,6 +79,26 @@ struct SocketAddress {
   }
 }
 
+/// A listening stream socket and a datagram socket on one address and one port.
+struct SocketPair {
+  let listener: Int32
+  let datagram: Int32
+  let bound: GossipAddress
+
+  var isIPv6: Bool { !bound.ip.isIPv4 }
+
+  /// Whether packets to that address can be sent from here: those of the same kind, and IPv4 ones where the socket is
+  /// bound to all addresses of both kinds.
+  func reaches(_ address: GossipAddress) -> Bool {
+    address.ip.isIPv4 != isIPv6 || (isIPv6 && bound.ip.isUnspecified)
+  }
+
+  func close() {
+    Glibc.close(listener)
+    Glibc.close(datagram)
+  }
+}
+
 /// The calls on sockets that gossip needs, all non-blocking.
 enum Sockets {
   static let streamType = Int32(SOCK_STREAM.rawValue)
@@ -136,9 +156,7 @@ enum Sockets {
   /// A listening stream socket and a datagram socket on one address and one port.
   ///
   /// With port 0 the system chooses the port of the first; the second may find it taken, and then both are tried again.
-  static func openPair(at address: GossipAddress) throws(GossipNodeError) -> (
-    listener: Int32, datagram: Int32, bound: GossipAddress
-  ) {
+  static func openPair(at address: GossipAddress) throws(GossipNodeError) -> SocketPair {
     var attemptsLeft = address.port == 0 ? 20 : 1
     while true {
       attemptsLeft -= 1
@@ -153,10 +171,28 @@ enum Sockets {
         datagram = try open(isIPv6: !address.ip.isIPv4, type: datagramType)
         try bind(datagram, to: bound)
         growReceiveBuffer(of: datagram)
-        return (listener, datagram, bound)
+        return SocketPair(listener: listener, datagram: datagram, bound: bound)
       } catch {
         close(listener)
         if datagram >= 0 { close(datagram) }
+        if attemptsLeft <= 0 { throw error }
+      }
+    }
+  }
+
+  /// The same at several addresses, all with the port of the first.
+  static func openPairs(
+    at address: GossipAddress, and others: [IPAddress]
+  ) throws(GossipNodeError) -> [SocketPair] {
+    var attemptsLeft = address.port == 0 ? 20 : 1
+    while true {
+      attemptsLeft -= 1
+      var pairs = [try openPair(at: address)]
+      do throws(GossipNodeError) {
+        for ip in others { pairs.append(try openPair(at: GossipAddress(ip: ip, port: pairs[0].bound.port))) }
+        return pairs
+      } catch {
+        for pair in pairs { pair.close() }
         if attemptsLeft <= 0 { throw error }
       }
     }

@@ -1,22 +1,20 @@
-/// The generator from which every random choice of a membership is drawn (SplitMix64, Steele et al. 2014).
+import WeirCore
+
+/// The generator from which every random choice of a membership is drawn (`SplitMix64`).
 ///
 /// It is a value with a seed, so a whole simulated cluster replays from one number; the agent seeds it from the
 /// system's generator.
 public struct GossipRandom: RandomNumberGenerator, Sendable {
-  private var state: UInt64
+  private var generator: SplitMix64
 
   /// The same seed gives the same sequence in every process.
   public init(seed: UInt64) {
-    state = seed
+    generator = SplitMix64(seed: seed)
   }
 
   /// The next 64 bits.
   public mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
+    generator.next()
   }
 
   /// A value in `0..<bound`; 0 when the bound is 0.

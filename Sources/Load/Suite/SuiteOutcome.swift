@@ -19,6 +19,7 @@ public struct FinishedRun: Sendable {
 public struct SuiteOutcome: Sendable {
   public var plan: SuitePlan
   public var targetName: String
+  public var readiness: Readiness?
   public var runs: [FinishedRun] = []
   public var preload: RunResult?
   /// CLOCK_MONOTONIC when the cluster was up, and when the suite was over.
@@ -134,6 +135,7 @@ extension TargetCounters {
     return TargetCounters(
       peerMessages: sum(\.peerMessages), peerBytes: sum(\.peerBytes), wakeups: sum(\.wakeups), fsyncs: sum(\.fsyncs),
       gossipPackets: sum(\.gossipPackets), gossipBytes: sum(\.gossipBytes),
-      nodeCPUNanoseconds: sum(\.nodeCPUNanoseconds), elections: sum(\.elections))
+      gossipCPUNanoseconds: sum(\.gossipCPUNanoseconds), nodeCPUNanoseconds: sum(\.nodeCPUNanoseconds),
+      otherProcessCPUNanoseconds: sum(\.otherProcessCPUNanoseconds), elections: sum(\.elections))
   }
 }

@@ -19,6 +19,7 @@ public struct SuiteRunner {
     let begin = cweir_monotonic_nanoseconds()
     let target = try factory.startCluster(plan.cluster)
     var runner = SuiteRunner(plan: plan, targetName: target.name, stop: stop, report: report)
+    runner.outcome.readiness = target.readiness
     runner.outcome.startNanoseconds = cweir_monotonic_nanoseconds()
     runner.outcome.clusterStartSeconds = Double(runner.outcome.startNanoseconds - begin) / 1e9
     do {

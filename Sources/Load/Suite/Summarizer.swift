@@ -73,6 +73,23 @@ extension SuiteOutcome {
       leaseCpuMicrosecondsPerRead: lease.result.cpuNanosecondsPerOperation / 1000)
   }
 
+  /// What gossip cost in the measured windows, beside consensus; nil where the target has none.
+  public func gossipSummary() -> GossipSummary? {
+    guard var total = runs.first?.result.counters else { return nil }
+    for run in runs.dropFirst() { total = total.adding(run.result.counters) }
+    guard let packets = total.gossipPackets, let bytes = total.gossipBytes, let cpu = total.gossipCPUNanoseconds else {
+      return nil
+    }
+    let seconds = runs.reduce(0) { $0 + $1.result.windowSeconds }
+    guard seconds > 0 else { return nil }
+    func share(_ count: UInt64) -> Double { Double(count) / seconds / Double(plan.cluster.nodes) }
+    return GossipSummary(
+      windowSeconds: seconds, packetsPerNodeSecond: share(packets), bytesPerNodeSecond: share(bytes),
+      cpuMicrosecondsPerNodeSecond: share(cpu) / 1000, consensusMessagesPerNodeSecond: total.peerMessages.map(share),
+      consensusBytesPerNodeSecond: total.peerBytes.map(share),
+      consensusCpuMicrosecondsPerNodeSecond: total.nodeCPUNanoseconds.map { share($0) / 1000 })
+  }
+
   public func consistencySummary() -> ConsistencySummary {
     ConsistencySummary(
       operationsTotal: operationsTotal, operationsChecked: UInt64(linearizability.operations),
@@ -94,6 +111,7 @@ extension SuiteOutcome {
       durability: plan.cluster.durability.description, tickMilliseconds: plan.cluster.tickMilliseconds,
       electionTicks: plan.cluster.electionTicks, heartbeatTicks: plan.cluster.heartbeatTicks,
       workers: plan.workers, keys: plan.keys, valueBytes: plan.valueBytes,
-      distribution: plan.distribution.description, seed: plan.seed)
+      distribution: plan.distribution.description, seed: plan.seed, readiness: readiness?.mechanism,
+      repollMicroseconds: readiness?.repollMicroseconds)
   }
 }

@@ -315,6 +315,22 @@ struct SafetyChecker {
 
   // MARK: State machine
 
+  /// A node with asynchronous storage hands entries to its state machine: all of them are durable on its own disk, and are
+  /// those entries. A state machine that is ahead of its log cannot be made again after a crash.
+  func checkAppliedIsDurable(_ entries: EntryBatch, by node: Int) throws(Violation) {
+    let image = nodes[node].durable
+    var missing: EntryHeader?
+    entries.forEach { header, _ in
+      guard header.index > image.anchorIndex, header.index > image.snapshot.metadata.index else { return }
+      if image.term(at: header.index) != header.term, missing == nil { missing = header }
+    }
+    guard let missing else { return }
+    throw Violation(
+      .appliedIsDurable,
+      "n\(node + 1) applies entry \(missing.index) of term \(missing.term); durable there is "
+        + (image.term(at: missing.index).map { "one of term \($0)" } ?? "nothing"))
+  }
+
   /// A node has applied the entry at `index`; `previousIndex` is what it had applied before.
   mutating func applied(_ node: Int, index: LogIndex, digest: UInt64, after previousIndex: LogIndex)
     throws(Violation)

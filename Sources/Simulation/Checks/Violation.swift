@@ -20,6 +20,8 @@ public enum Invariant: String, Sendable, Hashable, CaseIterable {
   case durableBeforeSend = "durable before send"
   /// What a leader commits is durable on a quorum of its configuration.
   case committedIsDurable = "committed is durable"
+  /// With asynchronous storage, a node applies only what is durable on its own disk.
+  case appliedIsDurable = "applied is durable"
   /// Consecutive configurations have intersecting quorums, and all nodes agree on them.
   case configurationSafety = "configuration safety"
   /// What was made durable is there after a restart, and nothing else that contradicts it.

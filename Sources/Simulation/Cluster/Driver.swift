@@ -159,6 +159,7 @@ extension SimulatedCluster {
         try hand(write, node)
         node.jobs.append(DiskJob(write: write, entries: message.entries, responses: message.responses))
       case .applyThread:
+        try checker.checkAppliedIsDurable(message.entries, by: node.position)
         node.applyJobs.append(ApplyJob(entries: message.entries, responses: message.responses))
       default: network.append(message)
       }
@@ -175,9 +176,13 @@ extension SimulatedCluster {
   private func beginApply(_ node: SimulatedNode) {
     guard !node.isApplying, !node.applyJobs.isEmpty else { return }
     node.isApplying = true
-    queue.push(
-      at: now + UInt64(10_000 + node.disk.below(200_000)), .applyDone, subject: node.position,
-      incarnation: node.incarnation)
+    queue.push(at: now + applyDuration(node), .applyDone, subject: node.position, incarnation: node.incarnation)
+  }
+
+  private func applyDuration(_ node: SimulatedNode) -> UInt64 {
+    let duration = UInt64(10_000 + node.disk.below(200_000))
+    guard !isHealing, node.disk.chance(perMillion: plan.core.slowApplyPerMillion) else { return duration }
+    return duration + UInt64(node.disk.below(plan.core.slowApplyNanoseconds))
   }
 
   func applyDone(_ node: SimulatedNode) throws(Violation) {

@@ -44,11 +44,22 @@ extension SimulatedCluster {
     let configuration = leader.configuration
     for node in nodes where !node.isUp && isMember(node, configuration) { try restart(node) }
     guard let state = leader.core?.state, leader.machine.appliedIndex == checker.highestCommit,
-      state.commit == checker.highestCommit, configuration.votersOutgoing.isEmpty, state.hasCommittedInTerm
+      state.commit == checker.highestCommit, state.hasCommittedInTerm
     else { return }
     for node in nodes where node.isUp && !isMember(node, configuration) {
+      if node === leader, !allMembersKnow(checker.highestCommit, configuration) { continue }
       record { "n\(node.id) is no member and is stopped" }
       crash(node)
+    }
+  }
+
+  /// Whether every member that runs has heard of a commit index. A leader that was removed and does not step down refuses
+  /// proposals, the one that leaves a joint configuration too, for as long as it runs; and if it is stopped before the
+  /// others know that it was removed, they may need its vote.
+  private func allMembersKnow(_ commit: LogIndex, _ configuration: ConfigurationState) -> Bool {
+    nodes.allSatisfy { node in
+      guard isMember(node, configuration), let core = node.core else { return true }
+      return core.state.commit >= commit
     }
   }
 

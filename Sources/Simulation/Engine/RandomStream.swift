@@ -1,3 +1,5 @@
+import WeirCore
+
 /// What a stream of random numbers is used for. Each purpose has a stream of its own, so that taking away one fault, or
 /// one client, does not change what all the others draw.
 public enum RandomPurpose: UInt64, Sendable, CaseIterable {
@@ -10,28 +12,22 @@ public enum RandomPurpose: UInt64, Sendable, CaseIterable {
   case crashes = 7
 }
 
-/// A seeded generator (SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
+/// A seeded generator with the draws that plans are made of.
 public struct RandomStream: RandomNumberGenerator, Sendable {
-  private var state: UInt64
+  private var generator: SplitMix64
 
   /// The stream that starts from `seed`.
-  public init(seed: UInt64) { state = seed }
+  public init(seed: UInt64) { generator = SplitMix64(seed: seed) }
 
   /// The stream of one purpose and one instance (a client, a node) of a simulation's seed.
   public init(seed: UInt64, purpose: RandomPurpose, instance: UInt64 = 0) {
     var root = RandomStream(seed: seed &+ purpose.rawValue &* 0x9E37_79B9_7F4A_7C15)
     let first = root.next()
     var branch = RandomStream(seed: first ^ (instance &* 0xD1B5_4A32_D192_ED03))
-    state = branch.next()
+    generator = SplitMix64(seed: branch.next())
   }
 
-  public mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var mixed = state
-    mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-    return mixed ^ (mixed >> 31)
-  }
+  public mutating func next() -> UInt64 { generator.next() }
 
   /// A number in `0 ..< bound`; 0 if the bound is not above 1. (Multiply-high: for small bounds without a bias that counts.)
   public mutating func below(_ bound: Int) -> Int {

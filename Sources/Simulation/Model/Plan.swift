@@ -75,6 +75,9 @@ public struct CoreSettings: Sendable, Hashable {
   public var stepsDownOnRemoval = true
   /// Whether a node drains the core after every message, or after all that wait.
   public var handlesInputsOneByOne = true
+  /// How many applications in a million take up to `slowApplyNanoseconds`, with asynchronous storage.
+  public var slowApplyPerMillion = 0
+  public var slowApplyNanoseconds = 0
   /// Applied entries after which a snapshot is made.
   public var snapshotThreshold = 40
   /// Entries kept behind a snapshot for slow followers.

@@ -9,7 +9,7 @@ public struct Mutant: Sendable {
   public var options: RunOptions
   /// The kind of seeds that search for it.
   public var profile: Profile
-  /// A seed that finds it, for a quick replay.
+  /// The first seed that finds it, for a quick replay.
   public var knownSeed: UInt64
 
   init(_ name: String, _ bug: PlantedBugs, _ source: String, _ profile: Profile, seed: UInt64) {
@@ -41,6 +41,11 @@ public struct Mutant: Sendable {
     return nil
   }
 
+  /// Its line in the table of the module's documentation.
+  public func row(seeds: UInt64, breaks invariant: Invariant) -> String {
+    "| `\(name)` | \(source) | \(profile.rawValue) | \(seeds) | \(invariant.rawValue) |"
+  }
+
   /// All of them.
   public static let all: [Mutant] = [
     Mutant("changeWhileChangePending", .changeWhileChangePending, "Ongaro, raft-dev 2015", .membership, seed: 13),
@@ -56,6 +61,10 @@ public struct Mutant: Sendable {
     Mutant("promiseForgottenAtRestart", .promiseForgottenAtRestart, "TiKV's lease rules", .lease, seed: 179),
     Mutant("commitBeforeStored", .commitBeforeStored, "etcd #14370", .crashes, seed: 1),
     Mutant("truncateWithoutConflict", .truncateWithoutConflict, "CCF #5991, #6016", .standard, seed: 12),
+    Mutant("appendWithoutPreviousTerm", .appendWithoutPreviousTerm, "etcd raft 76f1249", .catchUp, seed: 4),
+    Mutant("storageAckIgnoresTerm", .storageAckIgnoresTerm, "etcd raft 2e0653d", .slowStorage, seed: 8),
+    Mutant("uncommittedBytesLeak", .uncommittedBytesLeak, "etcd raft a370b6f", .catchUp, seed: 4),
+    Mutant("campaignWithUnappliedChange", .campaignWithUnappliedChange, "etcd #12134", .slowApply, seed: 82),
     Mutant("commitOlderTerm", .commitOlderTerm, "Raft paper, figure 8; CCF #5674", .elections, seed: 613),
     Mutant("heartbeatCommitBeyondMatch", .heartbeatCommitBeyondMatch, "etcd raft #139", .catchUp, seed: 3),
     Mutant("voteBeforeStored", .voteBeforeStored, "TiKV #1610", .elections, seed: 2),

@@ -8,7 +8,7 @@ public enum Simulator {
     case 2: .membership
     case 4: .lease
     case 6: .elections
-    default: seed % 20 == 8 ? .catchUp : .crashes
+    default: seed % 20 == 8 ? .catchUp : seed % 40 == 38 ? .slowApply : .crashes
     }
   }
 

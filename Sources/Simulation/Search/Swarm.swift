@@ -18,6 +18,8 @@ public enum Profile: String, Sendable, Hashable, CaseIterable {
   case crashes
   /// Elections while slow disks have writes under way.
   case slowStorage
+  /// State machines that lag far behind what is committed, while members change and leaders go.
+  case slowApply
   /// Answers that arrive long after the question, and leaders that nobody follows any more.
   case lateAnswers
 }
@@ -52,12 +54,15 @@ struct Swarm {
     switch profile {
     case .lease, .leaseBeyondBound: plan.initialVoters = random.pick([3, 3, 5])
     case .membership: plan.initialVoters = random.pick([1, 2, 3, 3, 4])
+    case .slowApply: plan.initialVoters = random.pick([1, 1, 2, 3])
     case .elections, .slowStorage, .lateAnswers: plan.initialVoters = random.pick([2, 3, 3, 4, 5])
     default: plan.initialVoters = random.pick([1, 2, 3, 3, 3, 3, 4, 5, 5, 7])
     }
     plan.initialLearners = plan.initialVoters < 6 && random.chance(perMillion: 200_000) ? 1 : 0
     let members = plan.initialVoters + plan.initialLearners
-    let wantsSpare = profile == .membership || (profile != .lease && random.chance(perMillion: 400_000))
+    let wantsSpare =
+      profile == .membership || profile == .slowApply
+      || (profile != .lease && random.chance(perMillion: 400_000))
     plan.nodeCount = min(7, members + (wantsSpare ? random.between(1, 2) : 0))
   }
 
@@ -81,7 +86,13 @@ struct Swarm {
       plan.core.preVote = true
       plan.core.checkQuorum = true
     }
-    if profile == .slowStorage { plan.core.asynchronousStorage = true }
+    if profile == .slowStorage || profile == .slowApply { plan.core.asynchronousStorage = true }
+    if profile == .slowApply {
+      plan.core.slowApplyPerMillion = random.pick([300_000, 600_000])
+      plan.core.slowApplyNanoseconds = 4 * Int(plan.electionTimeoutNanoseconds)
+      // Changes that are in no snapshot have to be applied again after a restart.
+      plan.core.snapshotThreshold = 100
+    }
     if profile == .lateAnswers { plan.core.checkQuorum = random.chance(perMillion: 300_000) }
     if profile == .catchUp {
       plan.core.snapshotThreshold = random.pick([10, 15])
@@ -154,7 +165,7 @@ struct Swarm {
     plan.faultPhaseNanoseconds = timeout * UInt64(random.pick([8, 14, 22]))
     plan.healingNanoseconds = timeout * 30
     for kind in Kind.allCases where random.below(100) < weight(of: kind) {
-      let count = kind == .damage ? 1 : random.between(1, kind == .membership && profile == .membership ? 6 : 3)
+      let count = kind == .damage ? 1 : random.between(1, kind == .membership && isAboutMembership ? 6 : 3)
       for _ in 0..<count { plan.faults.append(draw(kind)) }
     }
     if profile == .lease || profile == .leaseBeyondBound {
@@ -208,7 +219,8 @@ struct Swarm {
     case (.lease, .split), (.leaseBeyondBound, .split): 60
     case (.lease, .pause), (.lease, .transfer): 50
     case (.lease, .membership), (.leaseBeyondBound, .membership): 10
-    case (.membership, .membership): 100
+    case (.membership, .membership), (.slowApply, .membership): 100
+    case (.slowApply, .crash), (.slowApply, .isolate): 90
     case (.membership, .crash), (.membership, .isolate), (.membership, .transfer): 60
     case (.lateAnswers, .isolate), (.lateAnswers, .split), (.lateAnswers, .pause): 90
     case (.slowStorage, .isolate), (.slowStorage, .campaign), (.slowStorage, .transfer), (.slowStorage, .split): 80
@@ -252,6 +264,8 @@ struct Swarm {
     case .membership: return Fault(at: begin, for: 0, .change(change()))
     }
   }
+
+  private var isAboutMembership: Bool { profile == .membership || profile == .slowApply }
 
   private mutating func node() -> Int { random.below(plan.nodeCount) }
 

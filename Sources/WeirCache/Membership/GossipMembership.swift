@@ -6,7 +6,8 @@ import Synchronization
 import WeirCore
 import WeirTransport
 
-/// Gossip beside Raft: a node announces who it is and where it listens, and learns the same of the others.
+/// Gossip beside Raft: a node announces who it is, where it listens and whether it leads, and learns the same of the
+/// others.
 ///
 /// Gossip only introduces nodes to each other. Who may vote is decided by the replicated configuration: a stranger that
 /// shows up here gets a connection, not a vote.
@@ -15,26 +16,37 @@ public final class GossipMembership: Sendable {
   public let agent: GossipNode
   private let node: Node
   private let raftAddress: String
+  private let clientAddress: String
   private let introductions: Introductions
+  private let observer = Mutex<ObserverToken?>(nil)
 
-  /// Starts the agent of a node that listens for peers.
+  /// Starts the agent of a node that listens for peers. Best done before the node itself is started: a change of its
+  /// role is announced from here on.
   /// - Parameters:
   ///   - bind: where to gossip, for packets and streams alike; port 0 lets the system choose.
+  ///   - clientAddress: where the node serves clients, `host:port`; empty if it does not.
   ///   - membership: timings; `.local` for nodes on one machine.
   /// - Throws: `GossipNodeError` if it cannot listen.
   public init(
-    node: Node, bind: GossipAddress, membership: Gossip.MembershipConfiguration = .lan, log: Logger
+    node: Node, bind: GossipAddress, clientAddress: String = "",
+    membership: Gossip.MembershipConfiguration = .lan, log: Logger
   ) throws(GossipNodeError) {
     self.node = node
     raftAddress = node.address?.description ?? ""
+    self.clientAddress = clientAddress
     introductions = Introductions(node: node, log: log)
     var settings = GossipNodeConfiguration(
       name: NodeName("weir-\(node.clusterID)-\(node.id)"), bind: bind, membership: membership)
     settings.metadata =
       MemberMetadata(
-        raftID: node.id, clusterID: node.clusterID, role: node.status.role, raftAddress: raftAddress
+        raftID: node.id, clusterID: node.clusterID, role: node.status.role, raftAddress: raftAddress,
+        clientAddress: clientAddress
       ).encoded()
     agent = try GossipNode(settings, hooks: GossipHooks(events: introductions))
+    let token = node.observe { [weak self] event in
+      if case .roleChanged(let role) = event { self?.announce(role: role) }
+    }
+    observer.withLock { $0 = token }
   }
 
   /// The members of this cluster that gossip knows to be there, this node among them, by Raft id.
@@ -45,55 +57,56 @@ public final class GossipMembership: Sendable {
       .sorted { $0.raftID < $1.raftID }
   }
 
-  /// Exchanges state with the nodes at `addresses`, from which all others become known. Blocks the calling thread.
+  /// The nodes whose address has been handed to this one's transport so far.
+  public var introducedNodes: Set<NodeID> { introductions.introduced.withLock { $0 } }
+
+  /// Exchanges state with the nodes at `addresses`, from which all others become known. Blocks the calling thread, but
+  /// needs none of those that tasks share.
   /// - Throws: the first failure, if none of them answered.
-  public func join(_ addresses: [GossipAddress]) throws {
+  public func join(_ addresses: [GossipAddress]) throws(GossipNodeError) {
     let agent = agent
-    try Self.wait { try await agent.join(addresses.map(\.description)) }
+    _ = try Self.wait { agent.join(addresses.map(\.description), completion: $0) }.get()
   }
 
-  /// Tells the others that this node's role has changed. Returns at once.
+  /// Tells the others that this node's role has changed. Returns at once; called for every change by itself.
   public func announce(role: Role) {
     let metadata = MemberMetadata(
-      raftID: node.id, clusterID: node.clusterID, role: role, raftAddress: raftAddress
+      raftID: node.id, clusterID: node.clusterID, role: role, raftAddress: raftAddress, clientAddress: clientAddress
     ).encoded()
-    let agent = agent
-    Task { try? await agent.update(metadata: metadata, timeout: .seconds(1)) }
+    agent.update(metadata: metadata, timeout: .seconds(1)) { _ in }
   }
 
-  /// What gossip has cost so far. Blocks the calling thread.
-  public func statistics() throws -> GossipStatistics {
-    let agent = agent
-    return try Self.wait { await agent.statistics() }
-  }
+  /// What gossip has cost so far. Never blocks.
+  public var statistics: GossipStatistics { agent.latestStatistics }
 
-  /// Ends the agent without a word: the others find out by themselves, as they would of a crash. Blocks until no thread
-  /// or socket of it remains.
+  /// Ends the agent without a word: the others find out by themselves, as they would of a crash. Blocks until no socket
+  /// of it remains.
   public func stop() {
-    let agent = agent
-    _ = try? Self.wait { await agent.shutdown() }
-  }
-
-  /// Runs `body` and waits for it. Only for threads of one's own: never on a node's queue or in a task.
-  @discardableResult
-  private static func wait<Value: Sendable>(_ body: @escaping @Sendable () async throws -> Value) throws -> Value {
-    let done = DispatchSemaphore(value: 0)
-    let outcome = Mutex<Result<Value, any Error>?>(nil)
-    let box = OutcomeBox(outcome: outcome)
-    Task {
-      let result: Result<Value, any Error>
-      do { result = .success(try await body()) } catch { result = .failure(error) }
-      box.outcome.withLock { $0 = result }
-      done.signal()
+    let token = observer.withLock { observer in
+      defer { observer = nil }
+      return observer
     }
-    done.wait()
-    guard let result = box.outcome.withLock({ $0 }) else { preconditionFailure("signalled without an outcome") }
-    return try result.get()
+    if let token { node.removeObserver(token) }
+    let agent = agent
+    Self.wait { done in agent.shutdown { done(()) } }
   }
 
-  private final class OutcomeBox<Value: Sendable>: Sendable {
-    let outcome: Mutex<Result<Value, any Error>?>
-    init(outcome: consuming Mutex<Result<Value, any Error>?>) { self.outcome = outcome }
+  /// Starts something and waits until it calls back.
+  @discardableResult
+  private static func wait<Value: Sendable>(_ start: (@escaping @Sendable (Value) -> Void) -> Void) -> Value {
+    let answer = Answer<Value>()
+    start { value in
+      answer.value.withLock { $0 = value }
+      answer.isThere.signal()
+    }
+    answer.isThere.wait()
+    guard let value = answer.value.withLock({ $0 }) else { preconditionFailure("signalled without an answer") }
+    return value
+  }
+
+  private final class Answer<Value: Sendable>: Sendable {
+    let value = Mutex<Value?>(nil)
+    let isThere = DispatchSemaphore(value: 0)
   }
 }
 
@@ -101,6 +114,7 @@ public final class GossipMembership: Sendable {
 private final class Introductions: MemberEventDelegate {
   private let node: Node
   private let log: Logger
+  let introduced = Mutex<Set<NodeID>>([])
 
   init(node: Node, log: Logger) {
     self.node = node
@@ -108,14 +122,14 @@ private final class Introductions: MemberEventDelegate {
   }
 
   func memberChanged(_ event: MemberEvent) {
-    guard let metadata = MemberMetadata(decoding: event.member.metadata), metadata.clusterID == node.clusterID else {
-      return
-    }
-    guard metadata.raftID != node.id else { return }
+    guard let metadata = MemberMetadata(decoding: event.member.metadata), metadata.clusterID == node.clusterID,
+      metadata.raftID != node.id
+    else { return }
     switch event {
     case .joined, .updated:
       do {
         node.addPeer(metadata.raftID, address: try SocketAddress(parsing: metadata.raftAddress))
+        introduced.withLock { _ = $0.insert(metadata.raftID) }
       } catch {
         log.warning("gossip member \(event.member.name) announces no usable Raft address: \(metadata.raftAddress)")
       }

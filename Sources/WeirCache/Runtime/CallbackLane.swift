@@ -153,8 +153,9 @@ final class CallbackLane: Lane, @unchecked Sendable {
     hasNews = false
     let settled = settledTicket.load(ordering: .relaxed)
     let failed = failedTicket.load(ordering: .relaxed)
-    let done = state.withLock { state in
+    let done = state.withLock { state -> [(ticket: UInt64, deadline: UInt64, callback: ReadCallback)] in
       let end = state.reads.firstIndex { $0.ticket > settled } ?? state.reads.count
+      guard end > 0 else { return [] }
       let done = Array(state.reads[..<end])
       state.reads.removeFirst(end)
       return done

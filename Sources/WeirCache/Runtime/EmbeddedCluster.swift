@@ -1,20 +1,35 @@
 import CWeir
 import Glibc
+import Gossip
 import Logging
 import WeirCore
 import WeirTransport
 
 /// Several nodes in one process, each with its own Raft, queue, log, state machine and real connections on loopback.
 ///
-/// Sendable: the nodes are, and the list never changes.
+/// Sendable: the nodes are, and the lists never change.
 public final class EmbeddedCluster: Sendable {
-  public let nodes: [Node]
+  /// How the nodes come to know where the others listen.
+  public enum Introduction: Sendable {
+    /// Each is told of all others before it starts, and there is no gossip.
+    case direct
+    /// Every node runs gossip beside Raft and joins through the address of the first: what gossip tells it of the
+    /// others is all that it knows. With it everybody's role is known everywhere.
+    case gossip(Gossip.MembershipConfiguration)
+  }
 
-  /// Makes the nodes, connects them and starts them.
-  /// - Parameter adjust: changes the settings of each node before it is made.
+  public let nodes: [Node]
+  /// Gossip of each node, in the order of `nodes`; empty without.
+  public let gossip: [GossipMembership]
+
+  /// Makes the nodes, introduces them to each other and starts them.
+  /// - Parameters:
+  ///   - introduction: by gossip with timings for one machine, unless told otherwise.
+  ///   - adjust: changes the settings of each node before it is made.
+  /// - Throws: what a node or its gossip throws, or `IntroductionTimeout` if the nodes do not find each other within 30 s.
   public init(
-    nodeCount: Int, seed: UInt64, log: Logger = Logger(label: "weir.cluster"),
-    adjust: (inout NodeConfiguration) -> Void = { _ in }
+    nodeCount: Int, seed: UInt64, introduction: Introduction = .gossip(.local),
+    log: Logger = Logger(label: "weir.cluster"), adjust: (inout NodeConfiguration) -> Void = { _ in }
   ) throws {
     precondition(nodeCount > 0, "a cluster has at least one node")
     let voters = (1...UInt64(nodeCount)).map { $0 }
@@ -26,17 +41,53 @@ public final class EmbeddedCluster: Sendable {
       adjust(&configuration)
       nodes.append(try Node(configuration))
     }
-    for node in nodes {
-      for peer in nodes where peer.id != node.id {
-        if let address = peer.address { node.addPeer(peer.id, address: address) }
-      }
+    switch introduction {
+    case .direct:
+      Self.introduceAll(nodes)
+      gossip = []
+    case .gossip(let timings): gossip = try Self.startGossip(of: nodes, timings, log: log)
     }
     for node in nodes { node.start() }
     self.nodes = nodes
   }
 
-  /// Those nodes of a cluster that live in this process.
-  public init(nodes: [Node]) { self.nodes = nodes }
+  /// Those nodes of a cluster that live in this process, and their gossip where they have it.
+  public init(nodes: [Node], gossip: [GossipMembership] = []) {
+    self.nodes = nodes
+    self.gossip = gossip
+  }
+
+  private static func introduceAll(_ nodes: [Node]) {
+    for node in nodes {
+      for peer in nodes where peer.id != node.id {
+        if let address = peer.address { node.addPeer(peer.id, address: address) }
+      }
+    }
+  }
+
+  private static func startGossip(
+    of nodes: [Node], _ timings: Gossip.MembershipConfiguration, log: Logger
+  ) throws -> [GossipMembership] {
+    var gossip: [GossipMembership] = []
+    do {
+      for node in nodes {
+        let bind = GossipAddress(ip: IPAddress(127, 0, 0, 1), port: 0)
+        let membership = try GossipMembership(node: node, bind: bind, membership: timings, log: log)
+        if let first = gossip.first { try membership.join([first.agent.address]) }
+        gossip.append(membership)
+      }
+      // A node that starts before it knows the others loses its first election and waits for the next.
+      let deadline = cweir_monotonic_nanoseconds() + 30_000_000_000
+      while !gossip.allSatisfy({ $0.introducedNodes.count == nodes.count - 1 }) {
+        guard cweir_monotonic_nanoseconds() < deadline else { throw IntroductionTimeout() }
+        usleep(1000)
+      }
+    } catch {
+      for membership in gossip { membership.stop() }
+      throw error
+    }
+    return gossip
+  }
 
   /// The node that leads in the highest term, if any does.
   public var leader: Node? {
@@ -70,5 +121,15 @@ public final class EmbeddedCluster: Sendable {
   }
 
   /// Stops all nodes; no thread or socket of them remains when it returns.
-  public func stop() { for node in nodes { node.stop() } }
+  public func stop() {
+    for membership in gossip { membership.stop() }
+    for node in nodes { node.stop() }
+  }
+}
+
+/// The nodes of an embedded cluster did not find each other through gossip.
+public struct IntroductionTimeout: Error, CustomStringConvertible {
+  public var description: String {
+    "the nodes did not find each other by gossip within 30 s: the machine is overloaded, or loopback is filtered"
+  }
 }

@@ -97,18 +97,30 @@ public final class SessionLane: Lane, @unchecked Sendable {
   private let head = Atomic<Int>(0)
   private let tail = Atomic<Int>(0)
   private var localTail = 0
-  public let parker: Parker
+  private let notify: Notification
+
+  private enum Notification: Sendable {
+    case parker(Parker)
+    case call(@Sendable () -> Void)
+  }
 
   /// - Parameters:
   ///   - capacity: the most proposals in flight; rounded up to a power of two.
   ///   - parker: what the owner sleeps on; several lanes may share it.
-  public init(capacity: Int, parker: Parker) {
+  public convenience init(capacity: Int, parker: Parker) { self.init(capacity: capacity, notify: .parker(parker)) }
+
+  /// For an owner that sleeps on something else: `wake` is called on the node's queue with each delivery.
+  public convenience init(capacity: Int, wake: @escaping @Sendable () -> Void) {
+    self.init(capacity: capacity, notify: .call(wake))
+  }
+
+  private init(capacity: Int, notify: Notification) {
     var size = 16
     while size < capacity { size *= 2 }
     mask = size - 1
     unsafe ring = .allocate(capacity: size)
     unsafe ring.initialize(repeating: 0, count: size)
-    self.parker = parker
+    self.notify = notify
     super.init()
   }
 
@@ -128,7 +140,10 @@ public final class SessionLane: Lane, @unchecked Sendable {
     guard hasNews else { return }
     hasNews = false
     tail.store(localTail, ordering: .releasing)
-    parker.notify()
+    switch notify {
+    case .parker(let parker): parker.notify()
+    case .call(let wake): wake()
+    }
   }
 
   /// Calls `body` with each completion that is there, on the owner's thread.

@@ -28,13 +28,6 @@ public struct ApplyTimeouts: Sendable, Hashable {
   }
 }
 
-/// The membership as this node has applied it.
-public struct Membership: Sendable, Hashable {
-  public var configuration: ConfigurationState
-  /// The index of its last change: what a further change can be made conditional on.
-  public var index: LogIndex
-}
-
 /// A registered observer, to be given back.
 public struct ObserverToken: Sendable, Hashable {
   let number: UInt64
@@ -68,9 +61,17 @@ extension Node {
   }
 
   /// Waits until everything proposed before is applied here.
+  /// - Returns: the barrier's own index.
   @discardableResult
   public func barrier(timeouts: ApplyTimeouts = .init()) async throws(NodeError) -> LogIndex {
-    try await apply([], timeouts: timeouts).index
+    try await Self.wait { barrier(timeouts: timeouts, completion: $0) }
+  }
+
+  /// The same with a callback.
+  public func barrier(
+    timeouts: ApplyTimeouts = .init(), completion: @escaping @Sendable (Result<LogIndex, NodeError>) -> Void
+  ) {
+    apply([], timeouts: timeouts) { completion($0.map(\.index)) }
   }
 
   // MARK: Reading
@@ -88,78 +89,53 @@ extension Node {
     if client.requestRead(deadline: deadline, completion) { intake.post(client) }
   }
 
-  /// The value of `key`.
+  /// An index at which this node's state contains all that was acknowledged before the call, once it is applied here:
+  /// when this returns, it is.
+  public func readIndex(timeoutNanoseconds: UInt64 = 10_000_000_000) async throws(NodeError) -> LogIndex {
+    try await Self.wait { readIndex(timeoutNanoseconds: timeoutNanoseconds, completion: $0) }
+  }
+
+  /// The same with a callback.
+  public func readIndex(
+    timeoutNanoseconds: UInt64 = 10_000_000_000,
+    completion: @escaping @Sendable (Result<LogIndex, NodeError>) -> Void
+  ) {
+    let published = published
+    verifyLeader(timeoutNanoseconds: timeoutNanoseconds) { result in
+      // Published before any lane hears that its reads are settled.
+      completion(result.map { published.appliedIndex.load(ordering: .acquiring) })
+    }
+  }
+
+  /// The value of `key`, or nil.
   public func read(
     _ key: [UInt8], _ consistency: ReadConsistency = .safe, timeoutNanoseconds: UInt64 = 10_000_000_000
   ) async throws(NodeError) -> [UInt8]? {
-    switch consistency {
-    case .stale: return store.get(key)
-    case .lease:
-      let value = store.get(key)
-      if leaseHeldDuringReads() { return value }
-    case .safe: break
-    }
+    if let answer = readLocally(key, consistency) { return answer.value }
     try await verifyLeader(timeoutNanoseconds: timeoutNanoseconds)
     return store.get(key)
   }
 
-  // MARK: Membership
-
-  /// Makes a node a voter, whether it is a learner or not a member yet.
-  /// - Parameter ifIndexIs: the change happens only if the configuration's index is this; 0: in any case.
-  public func addVoter(
-    _ member: NodeID, address: SocketAddress, ifIndexIs: LogIndex = 0, timeoutNanoseconds: UInt64 = 10_000_000_000
-  ) async throws(NodeError) -> LogIndex {
-    try await change(MemberChange(.addVoter, member), address, ifIndexIs, timeoutNanoseconds)
+  /// The same with a callback, which comes at once where no message is needed.
+  public func read(
+    _ key: [UInt8], _ consistency: ReadConsistency = .safe, timeoutNanoseconds: UInt64 = 10_000_000_000,
+    completion: @escaping @Sendable (Result<[UInt8]?, NodeError>) -> Void
+  ) {
+    if let answer = readLocally(key, consistency) { return completion(.success(answer.value)) }
+    let store = store
+    verifyLeader(timeoutNanoseconds: timeoutNanoseconds) { result in completion(result.map { store.get(key) }) }
   }
 
-  /// Makes a node a learner: it gets the log and has no vote.
-  public func addLearner(
-    _ member: NodeID, address: SocketAddress, ifIndexIs: LogIndex = 0, timeoutNanoseconds: UInt64 = 10_000_000_000
-  ) async throws(NodeError) -> LogIndex {
-    try await change(MemberChange(.addLearner, member), address, ifIndexIs, timeoutNanoseconds)
+  private struct LocalAnswer {
+    var value: [UInt8]?
   }
 
-  /// Removes a member. A leader that removes itself leads until the change is committed.
-  public func removeServer(
-    _ member: NodeID, ifIndexIs: LogIndex = 0, timeoutNanoseconds: UInt64 = 10_000_000_000
-  ) async throws(NodeError) -> LogIndex {
-    try await change(MemberChange(.remove, member), nil, ifIndexIs, timeoutNanoseconds)
-  }
-
-  private func change(
-    _ change: MemberChange, _ address: SocketAddress?, _ expected: LogIndex, _ timeout: UInt64
-  ) async throws(NodeError) -> LogIndex {
-    let context = address.map { Array($0.description.utf8) } ?? []
-    let deadline = cweir_monotonic_nanoseconds() &+ timeout
-    return try await Self.wait { (completion: @escaping @Sendable (Result<Applied, NodeError>) -> Void) in
-      request({ driver in
-        driver.change(
-          ConfigurationChangeV2(changes: [change], context: context), expectedIndex: expected,
-          commitDeadline: deadline, completion)
-      }) { completion(.failure(.shutdown)) }
-    }.index
-  }
-
-  /// The membership as this node has applied it.
-  public func membership() async throws(NodeError) -> Membership {
-    try await Self.wait { (completion: @escaping @Sendable (Result<Membership, NodeError>) -> Void) in
-      request({ driver in
-        completion(.success(Membership(configuration: driver.configurationState, index: driver.configurationIndex)))
-      }) { completion(.failure(.shutdown)) }
-    }
-  }
-
-  /// Hands the leadership to another voter, and waits until it leads.
-  public func transferLeadership(
-    to target: NodeID, timeoutNanoseconds: UInt64 = 10_000_000_000
-  ) async throws(NodeError) {
-    let deadline = cweir_monotonic_nanoseconds() &+ timeoutNanoseconds
-    try await Self.wait { (completion: @escaping @Sendable (Result<Void, NodeError>) -> Void) in
-      request({ $0.transferLeadership(to: target, deadline: deadline, completion) }) {
-        completion(.failure(.shutdown))
-      }
-    }
+  /// The answer where it needs no round; nil where it does.
+  private func readLocally(_ key: [UInt8], _ consistency: ReadConsistency) -> LocalAnswer? {
+    guard consistency != .safe else { return nil }
+    let answer = LocalAnswer(value: store.get(key))
+    // In this order: the lease has to hold after the value was read, see `leaseHeldDuringReads`.
+    return consistency == .stale || leaseHeldDuringReads() ? answer : nil
   }
 
   // MARK: Observers
@@ -178,11 +154,11 @@ extension Node {
   // MARK: Waiting
 
   /// Has `body` run on the node's queue, or `otherwise` here if it has stopped.
-  private func request(_ body: @escaping @Sendable (NodeLoop) -> Void, otherwise: () -> Void) {
+  func request(_ body: @escaping @Sendable (NodeLoop) -> Void, otherwise: () -> Void) {
     if !intake.perform(body) { otherwise() }
   }
 
-  private static func wait<Value: Sendable>(
+  static func wait<Value: Sendable>(
     _ start: (@escaping @Sendable (Result<Value, NodeError>) -> Void) -> Void
   ) async throws(NodeError) -> Value {
     let result = await withCheckedContinuation { (continuation: CheckedContinuation<Result<Value, NodeError>, Never>) in

@@ -73,6 +73,7 @@ public final class Node: @unchecked Sendable {
     driver = try NodeLoop(
       configuration: configuration, store: store, published: published, intake: intake, loop: loop,
       transport: transport, recovered: recovered)
+    if let address, !address.isWildcard { driver.replicatedAddresses[configuration.id] = address.description }
     client = driver.client
   }
 
@@ -99,12 +100,18 @@ public final class Node: @unchecked Sendable {
 
   /// Ends it: when this returns, everything under way has been answered, and no thread or socket of it remains.
   public func stop() {
-    let wasRunning = lifecycle.withLock { lifecycle in
-      let wasRunning = lifecycle == .running
+    let previous = lifecycle.withLock { lifecycle in
+      let previous = lifecycle
       lifecycle = .stopped
-      return wasRunning
+      return previous
     }
-    guard wasRunning else { return }
+    guard previous != .stopped else { return }
+    guard previous == .running else {
+      // Never started: what is confined to the queue is still ours, and whoever asked for something gets an answer.
+      driver.shutDown()
+      driver.durable?.close()
+      return
+    }
     let done = DispatchSemaphore(value: 0)
     let isAccepted = intake.perform { driver in
       driver.shutDown()
@@ -152,6 +159,7 @@ public final class Node: @unchecked Sendable {
     counters.messagesDropped = published.messagesDropped.load(ordering: .relaxed)
     counters.turns = published.turns.load(ordering: .relaxed)
     counters.wakeups = loop.wakeups
+    counters.loopSystemCalls = loop.systemCalls
     counters.proposals = published.proposals.load(ordering: .relaxed)
     counters.proposalBatches = published.proposalBatches.load(ordering: .relaxed)
     counters.readRounds = published.readRounds.load(ordering: .relaxed)
@@ -174,7 +182,16 @@ public final class Node: @unchecked Sendable {
   /// Opens a lane for one thread.
   /// - Throws: `NodeError.shutdown` if the node has stopped.
   public func openLane(capacity: Int, parker: Parker) throws(NodeError) -> SessionLane {
-    let lane = SessionLane(capacity: capacity, parker: parker)
+    try open(SessionLane(capacity: capacity, parker: parker))
+  }
+
+  /// Opens a lane for one thread that waits for other things as well: `wake` is called on the node's queue.
+  /// - Throws: `NodeError.shutdown` if the node has stopped.
+  public func openLane(capacity: Int, wake: @escaping @Sendable () -> Void) throws(NodeError) -> SessionLane {
+    try open(SessionLane(capacity: capacity, wake: wake))
+  }
+
+  private func open(_ lane: SessionLane) throws(NodeError) -> SessionLane {
     guard intake.register(lane) else { throw .shutdown }
     return lane
   }

@@ -40,7 +40,7 @@ extension NodeLoop {
   private func proposeAll(of lane: Lane) {
     lane.takeInbox(into: &laneBatches, tokens: &laneTokens)
     guard !laneBatches.isEmpty else { return }
-    board?.pass(.drained)
+    board?.drained()
     lane.inFlight += laneTokens.count
     var position = 0
     for batch in laneBatches {

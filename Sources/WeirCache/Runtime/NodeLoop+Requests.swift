@@ -21,12 +21,16 @@ extension NodeLoop {
 
   // MARK: Membership
 
-  /// Proposes a change of one or more members.
-  /// - Parameter expectedIndex: the configuration index that the caller has seen; 0 takes any.
+  /// Proposes the change of a member. The entry says where all members are, as far as this leader knows: who joins by it
+  /// has to find the others, also as their leader.
+  /// - Parameters:
+  ///   - address: where the member is; nil for one that goes.
+  ///   - expectedIndex: the configuration index that the caller has seen; 0 takes any.
   func change(
-    _ change: ConfigurationChangeV2, expectedIndex: LogIndex, commitDeadline: UInt64,
+    _ member: MemberChange, address: SocketAddress?, expectedIndex: LogIndex, commitDeadline: UInt64,
     _ callback: @escaping CallbackLane.Callback
   ) {
+    guard !isStopping else { return callback(.failure(.shutdown)) }
     guard role == .leader else { return callback(.failure(notLeader)) }
     guard expectedIndex == 0 || expectedIndex == configurationIndex else {
       return callback(.failure(.configurationChanged(currentIndex: configurationIndex)))
@@ -36,8 +40,11 @@ extension NodeLoop {
       return callback(.failure(.invalidChange("another change is under way")))
     }
     let index = raft.lastIndex + 1
+    var addresses = memberAddresses
+    addresses[member.nodeID] = address?.description
     do throws(RaftError) {
-      try raft.propose(change)
+      try raft.propose(
+        ConfigurationChangeV2(changes: [member], context: MemberAddressRecord.encoded(addresses)))
     } catch {
       return callback(.failure(.invalidChange("\(error)")))
     }
@@ -64,24 +71,66 @@ extension NodeLoop {
     }
     configurationIndex = header.index
     for member in change.changes where member.kind == .remove && member.nodeID != configuration.id {
-      departed.append(member.nodeID)
+      departed[member.nodeID] = now + 2 * UInt64(configuration.electionTicks) * configuration.tickNanoseconds
     }
     notifyObservers(.configurationChanged(configurationState, index: header.index))
   }
 
-  /// The context of a change says where its first new member is.
+  /// The context of a change says where its members are. Of those that it adds that is the last word; of the others this
+  /// node may know better.
   private func meetMembers(of change: ConfigurationChangeV2) {
-    guard let text = String(validating: change.context, as: UTF8.self), !text.isEmpty else { return }
-    for member in change.changes
-    where (member.kind == .addVoter || member.kind == .addLearner) && member.nodeID != configuration.id {
-      do throws(TransportError) {
-        let address = try SocketAddress(parsing: text)
-        memberAddresses[member.nodeID] = text
-        transport.addPeer(member.nodeID, address: address)
-      } catch {
-        log.error("node \(member.nodeID) cannot be reached: \(error)")
-      }
+    guard let addresses = try? MemberAddressRecord.decode(change.context[...]) else {
+      return log.error("a configuration change does not say where its members are: \(change.context.count) bytes")
     }
+    let added = change.changes.filter { $0.kind == .addVoter || $0.kind == .addLearner }.map(\.nodeID)
+    for member in added { if let text = addresses[member] { meet(member, at: text) } }
+    meetMembers(ofSnapshot: addresses.filter { !added.contains($0.key) })
+  }
+
+  /// Entries that a snapshot replaced cannot say where their members are, so the snapshot does. A node that was
+  /// introduced here directly stays where it was said to be: it may have moved since the snapshot was made.
+  func meetMembers(ofSnapshot addresses: [NodeID: String]) {
+    for (member, text) in addresses.sorted(by: { $0.key < $1.key })
+    where !introduced.contains(member) && replicatedAddresses[member] != text {
+      meet(member, at: text)
+    }
+  }
+
+  private func meet(_ member: NodeID, at text: String) {
+    guard member != configuration.id, member != .none else { return }
+    do throws(TransportError) {
+      let address = try SocketAddress(parsing: text)
+      replicatedAddresses[member] = text
+      departed[member] = nil
+      transport.addPeer(member, address: address)
+    } catch {
+      log.error("node \(member) cannot be reached: \(error)")
+    }
+  }
+
+  /// Ends the connections of members that were removed a while ago: without that they would be dialled for ever.
+  func forgetDeparted() {
+    guard !departed.isEmpty else { return }
+    for member in departed.filter({ $0.value <= now }).keys.sorted() {
+      departed[member] = nil
+      introduced.remove(member)
+      replicatedAddresses[member] = nil
+      transport.removePeer(member)
+    }
+  }
+
+  /// A capture of the state with the addresses of its members.
+  func beginCapture() -> StateCapture {
+    let capture = store.beginCapture()
+    capture.memberAddresses = memberAddresses
+    return capture
+  }
+
+  /// Where the members are, as far as this node knows.
+  private var memberAddresses: [NodeID: String] {
+    let state = configurationState
+    let members = Set(state.voters + state.votersOutgoing + state.learners + state.learnersNext)
+    return replicatedAddresses.filter { members.contains($0.key) }
   }
 
   // MARK: Leadership
@@ -89,6 +138,7 @@ extension NodeLoop {
   func transferLeadership(
     to target: NodeID, deadline: UInt64, _ callback: @escaping @Sendable (Result<Void, NodeError>) -> Void
   ) {
+    guard !isStopping else { return callback(.failure(.shutdown)) }
     guard role == .leader else { return callback(.failure(notLeader)) }
     guard target != configuration.id else { return callback(.success(())) }
     guard configurationState.voters.contains(target) else {

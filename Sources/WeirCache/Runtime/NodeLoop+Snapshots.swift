@@ -32,7 +32,7 @@ extension NodeLoop {
     current.attachment = MessageAttachment(snapshot: Snapshot(metadata: metadata))
     isCapturing = true
     log.info("node \(configuration.id) sends its state at index \(appliedIndex) to node \(message.to)")
-    transport.sendSnapshot(current, source: CaptureSource(store.beginCapture()))
+    transport.sendSnapshot(current, source: CaptureSource(beginCapture()))
   }
 
   func transportSnapshotSent(_ peer: NodeID, succeeded: Bool) {
@@ -73,6 +73,7 @@ extension NodeLoop {
     }
     discard(restore.restore)
     self.restore = nil
+    meetMembers(ofSnapshot: restore.restore.memberAddresses)
     retention.reset()
     appliedIndex = snapshot.metadata.index
     configurationState = snapshot.metadata.configuration

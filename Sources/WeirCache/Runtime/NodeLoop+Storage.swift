@@ -32,7 +32,7 @@ extension NodeLoop {
   ) {
     isCapturing = true
     let intake = intake
-    durable.install(store.beginCapture(), metadata, responses: responses) { result in
+    durable.install(beginCapture(), metadata, responses: responses) { result in
       _ = intake.perform { $0.installedWritten(metadata, result) }
     }
   }
@@ -71,7 +71,7 @@ extension NodeLoop {
     let metadata = SnapshotMetadata(index: appliedIndex, term: term, configuration: configurationState)
     let intake = intake
     durable.write(
-      store.beginCapture(), metadata, bytesPerSecond: configuration.snapshotBytesPerSecond
+      beginCapture(), metadata, bytesPerSecond: configuration.snapshotBytesPerSecond
     ) { result in
       _ = intake.perform { $0.snapshotWritten(metadata, result) }
     }

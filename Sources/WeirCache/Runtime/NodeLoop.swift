@@ -65,9 +65,12 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   var isCapturing = false
   /// Who waits for the snapshot that is being written.
   var snapshotRequests: [@Sendable (Result<LogIndex, NodeError>) -> Void] = []
-  /// Members that were removed and are still told so, until their connection can go.
-  var departed: [NodeID] = []
-  var memberAddresses: [NodeID: String] = [:]
+  /// Members that were removed, and until when their connection stays so that they can learn of it.
+  var departed: [NodeID: UInt64] = [:]
+  /// Where members are: from the log, from snapshots, and as this node was told. Part of each snapshot.
+  var replicatedAddresses: [NodeID: String] = [:]
+  /// Nodes that this one was told of directly, which counts for more than what a snapshot says.
+  var introduced: Set<NodeID> = []
   var observers: [UInt64: @Sendable (NodeEvent) -> Void] = [:]
 
   init(
@@ -94,6 +97,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     client.slot = 0
     lanes.append(client)
     transport.delegate = self
+    if let recovered { meetMembers(ofSnapshot: recovered.memberAddresses) }
   }
 
   private static func makeRaft(
@@ -128,7 +132,9 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   }
 
   func addPeer(_ peer: NodeID, address: SocketAddress) {
-    memberAddresses[peer] = address.description
+    introduced.insert(peer)
+    departed[peer] = nil
+    replicatedAddresses[peer] = address.description
     transport.addPeer(peer, address: address)
   }
 
@@ -179,6 +185,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     nextTick = now + configuration.tickNanoseconds
     raft.tick()
     expireTransfers()
+    forgetDeparted()
   }
 
   // MARK: Messages
@@ -313,6 +320,11 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     transport.close()
     role = .follower
     leader = .none
+    let unfinished = transfers
+    transfers.removeAll()
+    for transfer in unfinished { transfer.callback(.failure(.shutdown)) }
+    // Requests that came in before the intake was closed; each sees that this node is stopping.
+    runRequests()
     published.role.store(role.rawValue, ordering: .releasing)
     published.leader.store(leader, ordering: .releasing)
   }

@@ -1,6 +1,7 @@
 import Raft
 import Synchronization
 import WeirCore
+import WeirTransport
 
 /// What a node was at a moment, as it last published it.
 public struct NodeStatus: Sendable, Hashable {
@@ -34,6 +35,8 @@ public struct NodeCounters: Sendable, Hashable {
   public var electionsWon: UInt64 = 0
   /// Times that the log was made durable.
   public var syncs: UInt64 = 0
+  /// System calls of the event loop beside reading and writing; nil where they cannot be counted.
+  public var loopSystemCalls: EventLoopSystemCalls?
   /// CPU time of the event loop's thread, where it is always the same.
   public var cpuNanoseconds: UInt64?
 

@@ -24,6 +24,7 @@ final class DurableStorage {
   private final class Progress: Sendable {
     let completed = Atomic<UInt64>(0)
     let failure = Mutex<StorageError?>(nil)
+    let isClosing = Atomic<Bool>(false)
     /// Set once; read on the path of every proposal.
     let isShortOfSpace = Atomic<Bool>(false)
     let shortage = Mutex<FileError?>(nil)
@@ -167,9 +168,10 @@ final class DurableStorage {
     // Handed over: nobody else uses the capture from here on.
     nonisolated(unsafe) let capture = capture
     let snapshots = snapshots
+    let progress = progress
     snapshotQueue.async {
       do throws(StorageError) {
-        unsafe try Self.write(capture, metadata, to: snapshots, bytesPerSecond: bytesPerSecond)
+        unsafe try Self.write(capture, metadata, to: snapshots, bytesPerSecond: bytesPerSecond, progress)
         completion(.success(()))
       } catch {
         completion(.failure(error))
@@ -178,12 +180,15 @@ final class DurableStorage {
   }
 
   private static func write(
-    _ capture: StateCapture, _ metadata: SnapshotMetadata, to snapshots: SnapshotStore, bytesPerSecond: Int
+    _ capture: StateCapture, _ metadata: SnapshotMetadata, to snapshots: SnapshotStore, bytesPerSecond: Int,
+    _ progress: Progress
   ) throws(StorageError) {
     let writer = try snapshots.create(metadata)
     var pace = Pace(bytesPerSecond: bytesPerSecond, nowNanoseconds: cweir_monotonic_nanoseconds())
     do throws(StorageError) {
       while let chunk = capture.nextChunk() {
+        // Nobody waits for the rest when the node ends.
+        if progress.isClosing.load(ordering: .relaxed) { throw StorageError.closed }
         unsafe try writer.append(chunk.span.bytes)
         let now = cweir_monotonic_nanoseconds()
         cweir_sleep_until_nanoseconds(now + pace.pauseNanoseconds(after: chunk.count, nowNanoseconds: now))
@@ -197,6 +202,7 @@ final class DurableStorage {
 
   /// Writes and syncs what is left, and closes. Not on the log's queue.
   func close() {
+    progress.isClosing.store(true, ordering: .relaxed)
     snapshotQueue.sync {}
     try? log.closeAndWait()
   }
@@ -231,6 +237,8 @@ struct RecoveredNode {
   var storage: DurableStorage
   var recovered: RecoveredState
   var snapshot: SnapshotMetadata?
+  /// Where the snapshot says that its members are.
+  var memberAddresses: [NodeID: String] = [:]
 
   /// Opens a node's directory and brings its state machine to where the newest snapshot is.
   static func open(
@@ -241,12 +249,14 @@ struct RecoveredNode {
     try fileSystem.createDirectory(directory)
     let snapshots = try SnapshotStore.open(fileSystem: fileSystem, directory: directory + "/snapshots")
     let newest = try snapshots.newest()
+    var memberAddresses: [NodeID: String] = [:]
     if let newest {
       let restore = StateRestore(into: store)
       try snapshots.reader(newest).forEachChunk { chunk in
         try restore.append(unsafe chunk.withUnsafeBytes { unsafe [UInt8]($0) })
       }
       try restore.commit()
+      memberAddresses = restore.memberAddresses
     }
     var options = configuration.logOptions
     options.owner = configuration.id
@@ -255,6 +265,7 @@ struct RecoveredNode {
       fileSystem: fileSystem, directory: directory + "/log", options: options, snapshot: newest?.metadata,
       label: "weir.log.\(configuration.id)")
     let storage = DurableStorage(log: log, snapshots: snapshots, hardState: recovered.hardState, wake: wake)
-    return RecoveredNode(storage: storage, recovered: recovered, snapshot: newest?.metadata)
+    return RecoveredNode(
+      storage: storage, recovered: recovered, snapshot: newest?.metadata, memberAddresses: memberAddresses)
   }
 }

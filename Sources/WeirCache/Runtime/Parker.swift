@@ -13,6 +13,15 @@ public final class Parker: @unchecked Sendable {
   /// On the heap at an address of its own, which the futex call needs.
   private let word: UnsafeMutablePointer<Atomic<UInt32>>
 
+  private static let sleepCount = Atomic<UInt64>(0)
+  private static let wakeCount = Atomic<UInt64>(0)
+
+  /// What all parkers of this process have asked of the kernel: sleeps, and wake-ups of a sleeper. Counted where a system
+  /// call is made anyway.
+  public static var systemCalls: (sleeps: UInt64, wakes: UInt64) {
+    (sleepCount.load(ordering: .relaxed), wakeCount.load(ordering: .relaxed))
+  }
+
   public init() {
     unsafe word = .allocate(capacity: 1)
     unsafe word.initialize(to: Atomic(Self.empty))
@@ -26,6 +35,7 @@ public final class Parker: @unchecked Sendable {
   /// Wakes the sleeper, or keeps the next sleep from beginning. A system call only if somebody sleeps.
   public func notify() {
     guard unsafe word.pointee.exchange(Self.notified, ordering: .acquiringAndReleasing) == Self.parked else { return }
+    Self.wakeCount.wrappingAdd(1, ordering: .relaxed)
     unsafe cweir_futex_wake(address)
   }
 
@@ -41,6 +51,7 @@ public final class Parker: @unchecked Sendable {
     while unsafe word.pointee.load(ordering: .acquiring) == Self.parked {
       let now = cweir_monotonic_nanoseconds()
       guard now < deadline else { break }
+      Self.sleepCount.wrappingAdd(1, ordering: .relaxed)
       unsafe cweir_futex_wait(address, Self.parked, min(deadline - now, 1_000_000_000))
     }
     _ = unsafe word.pointee.exchange(Self.empty, ordering: .acquiringAndReleasing)

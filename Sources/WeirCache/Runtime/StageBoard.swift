@@ -58,6 +58,12 @@ public final class StageBoard: Sendable {
       expected: 0, desired: cweir_monotonic_nanoseconds(), ordering: .acquiringAndReleasing)
   }
 
+  /// The leader has taken proposals out of a lane. They are not those of the followed write while it is not handed over:
+  /// the next caller may be ahead of the end of the last.
+  func drained() {
+    if hasPassed(.enqueued) { pass(.drained) }
+  }
+
   func hasPassed(_ stage: WriteStage) -> Bool { times[stage.rawValue].value.load(ordering: .acquiring) != 0 }
 
   /// The leader has put the followed write into its log at `index`.

@@ -1,3 +1,4 @@
+import CWeir
 import Synchronization
 import WeirCore
 
@@ -5,12 +6,16 @@ import WeirCore
 ///
 /// One thread writes, the one that applies committed entries; any thread reads. Keys are spread over shards, each with
 /// a lock of its own that is held for one probe and one copy, so readers meet the writer only on the same shard.
-public final class KeyValueStore: Sendable {
-  private final class Shard: Sendable {
-    let table: Mutex<RecordTable>
-    /// Where the table's slots lie, for the writer to look ahead without the lock.
+///
+/// Sendable although it holds a pointer: it never changes, and what it points to is a lock and what lies under it.
+@safe
+public final class KeyValueStore: @unchecked Sendable {
+  /// What a look-up needs lies in the first cache line: these words, the lock, and the table's own first words.
+  private struct Shard: ~Copyable {
+    /// Where the table's slots lie, to look ahead without the lock.
     let slotsAddress = Atomic<UInt>(0)
     let slotCount = Atomic<Int>(1)
+    let table: Mutex<RecordTable>
 
     init() {
       table = Mutex(RecordTable())
@@ -23,19 +28,45 @@ public final class KeyValueStore: Sendable {
     }
   }
 
-  private let shards: [Shard]
+  /// Shards lie in one allocation, each at the start of a cache line of its own. Objects in an array would cost two
+  /// atomic additions to a reference count for each look-up, on a line that all readers share.
+  private let shards: UnsafeMutableRawPointer
+  let shardCount: Int
   private let shardShift: UInt64
   private let hashSeed: UInt64
   private let captureCount = Atomic<UInt32>(0)
+
+  private static let cacheLineBytes = 64
+  private static let shardStride =
+    (MemoryLayout<Shard>.stride + cacheLineBytes - 1) / cacheLineBytes * cacheLineBytes
 
   /// - Parameters:
   ///   - shardCount: a power of two.
   ///   - hashSeed: a secret number, so that clients cannot choose keys that collide.
   public init(shardCount: Int = 256, hashSeed: UInt64) {
     precondition(shardCount > 0 && shardCount & (shardCount - 1) == 0, "the shard count is a power of two")
-    shards = (0..<shardCount).map { _ in Shard() }
+    unsafe shards = .allocate(byteCount: shardCount * Self.shardStride, alignment: Self.cacheLineBytes)
+    self.shardCount = shardCount
+    // A shift of 64 gives 0, which is the only shard's number where there is one.
     shardShift = UInt64(64 - shardCount.trailingZeroBitCount)
     self.hashSeed = hashSeed
+    for position in 0..<shardCount { unsafe shard(at: position).initialize(to: Shard()) }
+  }
+
+  deinit {
+    for position in 0..<shardCount { unsafe shard(at: position).deinitialize(count: 1) }
+    unsafe shards.deallocate()
+  }
+
+  @inline(__always)
+  private func shard(at position: Int) -> UnsafeMutablePointer<Shard> {
+    precondition(position >= 0 && position < shardCount, "a shard's number")
+    return unsafe (shards + position &* Self.shardStride).assumingMemoryBound(to: Shard.self)
+  }
+
+  @inline(__always)
+  private func shard(of hash: UInt64) -> UnsafeMutablePointer<Shard> {
+    unsafe shard(at: Int(truncatingIfNeeded: hash >> shardShift))
   }
 
   // MARK: Reading, on any thread
@@ -52,12 +83,52 @@ public final class KeyValueStore: Sendable {
   public func read<Result>(_ key: RawSpan, _ body: (RawSpan?) -> Result) -> Result {
     let hash = ByteHash.hash(key, seed: hashSeed)
     var result: Result?
-    shard(of: hash).table.withLock { table in
+    unsafe shard(of: hash).pointee.table.withLock { table in
       result = table.read(key: key, hash: hash, body)
     }
     guard let result else { preconditionFailure("the lock runs its closure") }
     return result
   }
+
+  /// Reads a batch of keys of the same length, which lie one behind the other in `keys`, and calls `body` with each
+  /// one's position and its value, or nil, while its shard is locked: copy what is needed and return.
+  ///
+  /// Each read alone waits for three cache misses, one behind the other: the shard (whose line the other readers and
+  /// the writer own in turn), the slot and the record. Here the misses of `readGroup` keys overlap: a pass over the
+  /// shards, one over the slots, one over the records, then the reads. The group is small so that what was fetched
+  /// for writing (a lock is written to) is still ours when it is used: with 256 keys in a group and two readers, more
+  /// than half of the lines would have gone back to the other one.
+  public func readEach(_ keys: RawSpan, keyBytes: Int, _ body: (_ position: Int, _ value: RawSpan?) -> Void) {
+    precondition(keyBytes > 0 && keys.byteCount % keyBytes == 0, "whole keys")
+    let count = keys.byteCount / keyBytes
+    var hashes = InlineArray<16, UInt64>(repeating: 0)
+    var first = 0
+    while first < count {
+      let group = min(Self.readGroup, count - first)
+      for place in 0..<group {
+        let offset = (first + place) * keyBytes
+        let hash = ByteHash.hash(keys.extracting(offset..<offset + keyBytes), seed: hashSeed)
+        hashes[place] = hash
+        unsafe cweir_prefetch_for_write(UInt(bitPattern: shard(of: hash)))
+      }
+      for place in 0..<group {
+        prefetchSlot(hash: hashes[place])
+      }
+      for place in 0..<group {
+        unsafe shard(of: hashes[place]).pointee.table.withLock { $0.prefetchRecord(hashes[place]) }
+      }
+      for place in 0..<group {
+        let offset = (first + place) * keyBytes
+        let key = keys.extracting(offset..<offset + keyBytes)
+        unsafe shard(of: hashes[place]).pointee.table.withLock { table in
+          table.read(key: key, hash: hashes[place]) { body(first + place, $0) }
+        }
+      }
+      first += group
+    }
+  }
+
+  private static let readGroup = 16
 
   /// Number of keys.
   public var count: Int { sum { $0.count } }
@@ -71,13 +142,13 @@ public final class KeyValueStore: Sendable {
   /// Equal on replicas that hold the same keys and values. Meaningful while nothing is being applied.
   public var stateHash: UInt64 {
     var total: UInt64 = 0
-    for shard in shards { shard.table.withLock { total &+= $0.contentHash } }
+    for position in 0..<shardCount { unsafe shard(at: position).pointee.table.withLock { total &+= $0.contentHash } }
     return total
   }
 
   private func sum(_ quantity: (borrowing RecordTable) -> Int) -> Int {
     var total = 0
-    for shard in shards { shard.table.withLock { total += quantity($0) } }
+    for position in 0..<shardCount { unsafe shard(at: position).pointee.table.withLock { total += quantity($0) } }
     return total
   }
 
@@ -101,10 +172,10 @@ public final class KeyValueStore: Sendable {
 
   private func set(_ key: RawSpan, to value: RawSpan, hash: UInt64) -> Bool {
     var existed = false
-    let shard = shard(of: hash)
-    shard.table.withLock { table in
+    let shard = unsafe shard(of: hash)
+    unsafe shard.pointee.table.withLock { table in
       existed = table.set(key: key, value: value, hash: hash)
-      if !existed { shard.note(table.slotsLocation) }
+      if !existed { unsafe shard.pointee.note(table.slotsLocation) }
     }
     return existed
   }
@@ -118,16 +189,25 @@ public final class KeyValueStore: Sendable {
   func prefetchSlot(_ payload: RawSpan) -> UInt64? {
     guard let layout = try? Command.decode(payload) else { return nil }
     let hash = ByteHash.hash(payload.extracting(layout.key), seed: hashSeed)
-    let shard = shard(of: hash)
-    RecordTable.prefetchSlot(
-      hash, address: shard.slotsAddress.load(ordering: .relaxed), count: shard.slotCount.load(ordering: .relaxed))
+    prefetchSlot(hash: hash)
     return hash
   }
 
+  /// Begins to fetch the slot where a key with this hash is looked for first. A table that moves meanwhile makes it
+  /// fetch in vain, no more.
+  @inline(__always)
+  private func prefetchSlot(hash: UInt64) {
+    let shard = unsafe shard(of: hash)
+    unsafe RecordTable.prefetchSlot(
+      hash, address: shard.pointee.slotsAddress.load(ordering: .relaxed),
+      count: shard.pointee.slotCount.load(ordering: .relaxed))
+  }
+
   func prefetchRecord(hash: UInt64) {
-    let shard = shard(of: hash)
+    let shard = unsafe shard(of: hash)
     unsafe RecordTable.prefetchRecord(
-      hash, address: shard.slotsAddress.load(ordering: .relaxed), count: shard.slotCount.load(ordering: .relaxed))
+      hash, address: shard.pointee.slotsAddress.load(ordering: .relaxed),
+      count: shard.pointee.slotCount.load(ordering: .relaxed))
   }
 
   /// As `apply(_:)`, with the hash of the command's key.
@@ -144,12 +224,8 @@ public final class KeyValueStore: Sendable {
   func remove(_ key: RawSpan) -> Bool {
     let hash = ByteHash.hash(key, seed: hashSeed)
     var existed = false
-    shard(of: hash).table.withLock { existed = $0.remove(key: key, hash: hash) }
+    unsafe shard(of: hash).pointee.table.withLock { existed = $0.remove(key: key, hash: hash) }
     return existed
-  }
-
-  private func shard(of hash: UInt64) -> Shard {
-    shards.count == 1 ? shards[0] : shards[Int(truncatingIfNeeded: hash >> shardShift)]
   }
 
   // MARK: Snapshots
@@ -158,35 +234,38 @@ public final class KeyValueStore: Sendable {
   /// applied. Called by the applying thread between two entries. One capture runs at a time.
   public func beginCapture() -> StateCapture {
     let epoch = captureCount.wrappingAdd(1, ordering: .relaxed).newValue
-    for shard in shards { shard.table.withLock { $0.beginCapture(epoch: epoch) } }
+    for position in 0..<shardCount {
+      unsafe shard(at: position).pointee.table.withLock { $0.beginCapture(epoch: epoch) }
+    }
     return StateCapture(store: self)
   }
 
   func capture(shard position: Int, into output: inout [UInt8], maximumBytes: Int) -> Bool {
     var done = false
-    shards[position].table.withLock { done = $0.capture(into: &output, maximumBytes: maximumBytes) }
+    unsafe shard(at: position).pointee.table.withLock { done = $0.capture(into: &output, maximumBytes: maximumBytes) }
     return done
   }
 
-  func endCapture() { for shard in shards { shard.table.withLock { $0.endCapture() } } }
-
-  var shardCount: Int { shards.count }
+  func endCapture() {
+    for position in 0..<shardCount { unsafe shard(at: position).pointee.table.withLock { $0.endCapture() } }
+  }
 
   /// Exchanges the whole state for that of `other`, which has the same seed and shards and is good for nothing but being
   /// dropped afterwards: that frees every record of the old state, so it is done where nobody waits.
   func adopt(_ other: KeyValueStore) {
-    precondition(other.shards.count == shards.count && other.hashSeed == hashSeed, "stores of one shape")
-    for position in shards.indices {
+    precondition(other.shardCount == shardCount && other.hashSeed == hashSeed, "stores of one shape")
+    for position in 0..<shardCount {
       var incoming = RecordTable()
-      other.shards[position].table.withLock { swap(&$0, &incoming) }
-      shards[position].table.withLock { table in
+      unsafe other.shard(at: position).pointee.table.withLock { swap(&$0, &incoming) }
+      let shard = unsafe shard(at: position)
+      unsafe shard.pointee.table.withLock { table in
         swap(&table, &incoming)
-        shards[position].note(table.slotsLocation)
+        unsafe shard.pointee.note(table.slotsLocation)
       }
-      other.shards[position].table.withLock { swap(&$0, &incoming) }
+      unsafe other.shard(at: position).pointee.table.withLock { swap(&$0, &incoming) }
     }
   }
 
   /// An empty store of the same shape.
-  func makeEmptyTwin() -> KeyValueStore { KeyValueStore(shardCount: shards.count, hashSeed: hashSeed) }
+  func makeEmptyTwin() -> KeyValueStore { KeyValueStore(shardCount: shardCount, hashSeed: hashSeed) }
 }

@@ -81,6 +81,14 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
     cweir_prefetch_for_write(record &+ 128)
   }
 
+  /// Begins to fetch the start of the record in that slot: its header, a short key and the start of its value. Under
+  /// the lock.
+  @inline(__always)
+  func prefetchRecord(_ hash: UInt64) {
+    let record = UInt(bitPattern: unsafe slots[Int(truncatingIfNeeded: hash) & (slotCount &- 1)].record)
+    cweir_prefetch(record)
+  }
+
   // MARK: Reading
 
   /// Calls `body` with the value of `key`, or nil.
@@ -196,9 +204,10 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
 
   private func equals(_ record: UnsafeMutableRawPointer, _ key: RawSpan) -> Bool {
     guard unsafe keyBytes(of: record) == key.byteCount else { return false }
+    // Safe: the record holds as many bytes of key as its header says, which is as many as `key` has.
     return unsafe key.withUnsafeBytes { bytes in
-      unsafe bytes.elementsEqual(
-        UnsafeRawBufferPointer(start: record + Self.recordHeaderBytes, count: bytes.count))
+      guard let base = bytes.baseAddress else { return true }
+      return unsafe cweir_bytes_are_equal(base, record + Self.recordHeaderBytes, bytes.count)
     }
   }
 

@@ -3,11 +3,14 @@ import WeirCore
 /// The state at one moment, read in chunks while the store goes on changing.
 ///
 /// The chunks together are a sequence of records: key length and value length (4 bytes each, little-endian), key,
-/// value. Their order is that of the tables, which differs between replicas.
+/// value. Their order is that of the tables, which differs between replicas. In front there may be one record without a
+/// key, which no command can make: its value says where the members are (`MemberAddressRecord`).
 public final class StateCapture {
   private let store: KeyValueStore
   private var shard = 0
   private var isEnded = false
+  /// Where the members are, `host:port`; set before the first chunk is taken.
+  var memberAddresses: [NodeID: String] = [:]
 
   init(store: KeyValueStore) { self.store = store }
 
@@ -17,6 +20,10 @@ public final class StateCapture {
   public func nextChunk(targetBytes: Int = 256 << 10) -> [UInt8]? {
     var chunk: [UInt8] = []
     chunk.reserveCapacity(targetBytes)
+    if !memberAddresses.isEmpty {
+      MemberAddressRecord.append(memberAddresses, to: &chunk)
+      memberAddresses = [:]
+    }
     while shard < store.shardCount, chunk.count < targetBytes {
       if store.capture(shard: shard, into: &chunk, maximumBytes: targetBytes) { shard += 1 }
     }
@@ -35,6 +42,8 @@ public enum StateRestoreError: Error, Sendable, Hashable {
   case invalidLength(keyBytes: UInt32, valueBytes: UInt32)
   /// The bytes end within a record.
   case truncated
+  /// What should say where the members are does not.
+  case malformedMembers
 }
 
 /// Builds a state beside the one in use, from chunks of any size, and puts it in place at the end.
@@ -42,6 +51,8 @@ public final class StateRestore {
   private let store: KeyValueStore
   private let incoming: KeyValueStore
   private var pending: [UInt8] = []
+  /// Where the state says that its members are.
+  private(set) var memberAddresses: [NodeID: String] = [:]
 
   public init(into store: KeyValueStore) {
     self.store = store
@@ -59,15 +70,19 @@ public final class StateRestore {
       let keyBytes = unsafe UInt32(littleEndian: bytes.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt32.self))
       let valueBytes = unsafe UInt32(
         littleEndian: bytes.unsafeLoadUnaligned(fromByteOffset: offset + 4, as: UInt32.self))
-      guard keyBytes > 0, keyBytes <= Command.maximumKeyBytes, valueBytes <= Command.maximumValueBytes else {
+      guard keyBytes <= Command.maximumKeyBytes, valueBytes <= Command.maximumValueBytes else {
         throw .invalidLength(keyBytes: keyBytes, valueBytes: valueBytes)
       }
       let keyStart = offset + 8
       let valueStart = keyStart + Int(keyBytes)
       let end = valueStart + Int(valueBytes)
       guard end <= bytes.byteCount else { break }
-      _ = incoming.set(bytes.extracting(keyStart..<valueStart), to: bytes.extracting(valueStart..<end))
       offset = end
+      guard keyBytes > 0 else {
+        memberAddresses = try MemberAddressRecord.decode(buffer[valueStart..<end])
+        continue
+      }
+      _ = incoming.set(bytes.extracting(keyStart..<valueStart), to: bytes.extracting(valueStart..<end))
     }
     pending = Array(buffer[offset...])
   }

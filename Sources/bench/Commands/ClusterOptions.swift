@@ -7,6 +7,13 @@ import WeirTransport
 
 extension ReadinessMechanism: ExpressibleByArgument {}
 
+extension EventLoopConfiguration {
+  /// As results state it.
+  var readiness: Readiness {
+    Readiness(mechanism: mechanism.rawValue, repollMicroseconds: Double(repollNanoseconds) / 1000)
+  }
+}
+
 /// What to measure in `sweep`, `explain` and `processes`.
 enum ProbeWorkload: String, ExpressibleByArgument, CaseIterable {
   case write, safe, lease
@@ -27,6 +34,9 @@ struct EventLoopOptions: ParsableArguments {
     guard (0...10_000).contains(repoll) else { throw ValidationError("--repoll must be 0...10000") }
   }
 
+  /// In words, as part of what is printed.
+  var text: String { "\(mechanism.rawValue) loop, re-poll " + (repoll > 0 ? "\(repoll) µs" : "off") }
+
   var configuration: EventLoopConfiguration {
     EventLoopConfiguration(mechanism: mechanism, repollNanoseconds: UInt64(repoll) * 1000)
   }
@@ -45,9 +55,16 @@ struct ClusterProbe {
   var eventLoop = EventLoopConfiguration()
   var sync = Durability.always
   var dataDir: String?
+  /// Connections of all workers together to a leader in another process; nil: the nodes are in this one.
+  var connections: Int?
+
+  private var factory: any TargetFactory {
+    guard let connections else { return EmbeddedTargetFactory(eventLoop: eventLoop) }
+    return ProcessTargetFactory(
+      eventLoop: eventLoop, connectionsPerSession: max(1, connections / min(workers, outstanding)))
+  }
 
   func run() throws -> RunResult {
-    let factory = EmbeddedTargetFactory(eventLoop: eventLoop)
     let target = try factory.startCluster(ClusterConfiguration(nodes: nodes, durability: sync, directory: dataDir))
     defer { target.shutdown() }
     let noHistory = HistoryBudget(selection: HistorySelection(seed: 0, threshold: 0), operations: 0)

@@ -50,9 +50,7 @@ struct Explain: ParsableCommand {
     let limit = try LoopbackLimit.measure(
       requestBytes: max(Int(bytes / messages) * 2 - 160, 64), answerBytes: 128, messagesPerWrite: 64,
       seconds: seconds)
-    print(
-      "\(nodes) nodes, \(valueSize)-byte values, \(disk.text), loopback TCP, \(eventLoop.mechanism.rawValue) loop, "
-        + "re-poll \(eventLoop.repoll) µs")
+    print("\(nodes) nodes, \(valueSize)-byte values, \(disk.text), loopback TCP, \(eventLoop.text)")
     printStages(board, alone.result)
     print("\nper operation                 1 in flight   \(outstanding) in flight")
     printCosts(alone, together)
@@ -65,6 +63,9 @@ struct Explain: ParsableCommand {
     var result: RunResult
     var before: NodeCounters
     var after: NodeCounters
+    /// Sleeps and wake-ups of the callers' threads.
+    var callerSleeps: UInt64
+    var callerWakes: UInt64
   }
 
   private func measure(outstanding: Int, board: StageBoard?) throws -> Part {
@@ -83,12 +84,22 @@ struct Explain: ParsableCommand {
       durationNanoseconds: UInt64(seconds * 1e9), seed: 1, client: 1)
     let noHistory = HistoryBudget(selection: HistorySelection(seed: 0, threshold: 0), operations: 0)
     let before = Self.sum(target.cluster.nodes.map(\.counters))
+    let callers = Parker.systemCalls
     let result = try LoadGenerator.run(plan, on: target, history: noHistory)
-    return Part(result: result, before: before, after: Self.sum(target.cluster.nodes.map(\.counters)))
+    let callersAfter = Parker.systemCalls
+    return Part(
+      result: result, before: before, after: Self.sum(target.cluster.nodes.map(\.counters)),
+      callerSleeps: callersAfter.sleeps - callers.sleeps, callerWakes: callersAfter.wakes - callers.wakes)
   }
 
   private static func sum(_ counters: [NodeCounters]) -> NodeCounters {
-    counters.reduce(into: NodeCounters()) { total, node in
+    var start = NodeCounters()
+    start.loopSystemCalls = counters.first?.loopSystemCalls.map { _ in .none }
+    return counters.reduce(into: start) { total, node in
+      if let calls = node.loopSystemCalls {
+        total.loopSystemCalls?.waits += calls.waits
+        total.loopSystemCalls?.notifications += calls.notifications
+      }
       total.messagesSent += node.messagesSent
       total.bytesSent += node.bytesSent
       total.writeCalls += node.writeCalls
@@ -113,27 +124,27 @@ struct Explain: ParsableCommand {
     (.applied, .answered, "completion in the caller's lane, caller woken"),
   ]
 
+  /// The stages of writes whose whole time lies in the middle tenth, averaged: medians of the stages, each taken for
+  /// itself, would not add up to anything.
   private func printStages(_ board: StageBoard, _ result: RunResult) {
-    let samples = board.collected
+    let samples = board.collected.sorted { Self.whole($0) < Self.whole($1) }
     guard !samples.isEmpty else { return print("no write was followed to its end") }
-    print("\nstages of a write, 1 in flight (median of \(samples.count))          µs   share")
-    let total = max(Double(result.writes.response.quantile(0.5)) / 1000, 0.001)
-    var sum = 0.0
-    for step in Self.steps {
-      let median = Self.median(samples, from: step.from, to: step.to)
-      sum += median
-      print(Self.line(step.text, median, total))
+    let middle = samples[samples.count * 45 / 100...samples.count * 55 / 100]
+    func mean(_ from: WriteStage, _ to: WriteStage) -> Double {
+      let sum = middle.reduce(0.0) { $0 + Double(Int64(bitPattern: $1[to.rawValue] &- $1[from.rawValue])) }
+      return sum / Double(middle.count) / 1000
     }
-    print(Self.line("the caller runs again (rest of the response time)", max(total - sum, 0), total))
+    print("\nstages of a write, 1 in flight (middle tenth of \(samples.count))      µs   share")
+    let followed = mean(.enqueued, .answered)
+    let total = max(Double(result.writes.response.quantile(0.5)) / 1000, followed, 0.001)
+    for step in Self.steps { print(Self.line(step.text, mean(step.from, step.to), total)) }
+    print(Self.line("the caller prepares it, and runs again once woken", total - followed, total))
     print(Self.line("response time, p50", total, total))
-    print(
-      Self.line(
-        "(within it: the leader's writes to all sockets)", Self.median(samples, from: .appended, to: .sent), total))
+    print(Self.line("(within it: the leader's writes to all sockets)", mean(.appended, .sent), total))
   }
 
-  private static func median(_ samples: [[UInt64]], from: WriteStage, to: WriteStage) -> Double {
-    let steps = samples.map { Int64(bitPattern: $0[to.rawValue]) - Int64(bitPattern: $0[from.rawValue]) }.sorted()
-    return Double(steps[steps.count / 2]) / 1000
+  private static func whole(_ sample: [UInt64]) -> UInt64 {
+    sample[WriteStage.answered.rawValue] &- sample[WriteStage.enqueued.rawValue]
   }
 
   private static func line(_ text: String, _ microseconds: Double, _ total: Double) -> String {
@@ -151,10 +162,25 @@ struct Explain: ParsableCommand {
       Double(part.after[keyPath: path] - part.before[keyPath: path]) / Double(max(part.result.completed, 1))
     }
     row("CPU µs, all threads") { $0.result.cpuNanosecondsPerOperation / 1000 }
-    row("socket writes") { each($0, \.writeCalls) }
-    row("socket reads") { each($0, \.readCalls) }
-    row("turns (epoll waits)") { each($0, \.turns) }
-    row("wake-ups from sleep") { each($0, \.wakeups) }
+    func perOperation(_ part: Part, _ count: UInt64) -> Double {
+      Double(count) / Double(max(part.result.completed, 1))
+    }
+    func loops(_ part: Part, _ path: KeyPath<EventLoopSystemCalls, UInt64>) -> Double {
+      guard let after = part.after.loopSystemCalls, let before = part.before.loopSystemCalls else { return .nan }
+      return perOperation(part, after[keyPath: path] - before[keyPath: path])
+    }
+    row("sendmsg") { each($0, \.writeCalls) }
+    row("recv") { each($0, \.readCalls) }
+    row("epoll_wait") { loops($0, \.waits) }
+    row("eventfd, to wake a node") { loops($0, \.notifications) }
+    row("futex, callers that sleep") { perOperation($0, $0.callerSleeps) }
+    row("futex, to wake a caller") { perOperation($0, $0.callerWakes) }
+    row("system calls together") {
+      each($0, \.writeCalls) + each($0, \.readCalls) + loops($0, \.waits) + loops($0, \.notifications)
+        + perOperation($0, $0.callerSleeps + $0.callerWakes)
+    }
+    row("wake-ups of nodes") { each($0, \.wakeups) }
+    row("wake-ups of callers") { perOperation($0, $0.callerWakes) }
     row("peer messages") { each($0, \.messagesSent) }
     row("peer bytes") { each($0, \.bytesSent) }
     row("proposals per batch") { part in

@@ -161,45 +161,75 @@ struct GossipFigures: Encodable {
   // MARK: Printing
 
   var table: String {
-    var lines = [
-      "gossip in virtual time, seed \(seed), LAN timings (probe period 1 s, gossip round 0.2 s)", "",
-      "a dead member, \(detection.members) members, \(detection.trials) trials, in probe periods      mean      p99",
-      row("  first suspicion", detection.firstSuspicionMeanPeriods, detection.firstSuspicionP99Periods),
-      row("  first declared dead", detection.firstDeathMeanPeriods, detection.firstDeathP99Periods),
-      row("  all know", detection.allKnowMeanPeriods, detection.allKnowP99Periods), "",
-      "a quiet cluster, for each member and probe period",
-      "  members   packets  messages  packet bytes  stream bytes",
+    let slow = slowMembers
+    let sections: [[String]] = [
+      ["gossip in virtual time, seed \(seed), LAN timings (probe period 1 s, gossip round 0.2 s)"],
+      Self.section(
+        "a dead member, \(detection.members) members, \(detection.trials) trials, in probe periods",
+        ["mean", "p99"],
+        [
+          ("first suspicion", [detection.firstSuspicionMeanPeriods, detection.firstSuspicionP99Periods]),
+          ("first declared dead", [detection.firstDeathMeanPeriods, detection.firstDeathP99Periods]),
+          ("all know", [detection.allKnowMeanPeriods, detection.allKnowP99Periods]),
+        ]),
+      Self.section(
+        "a quiet cluster, for each member and probe period",
+        ["packets", "messages", "packet bytes", "stream bytes"],
+        traffic.map {
+          (
+            "\($0.members) members",
+            [
+              $0.packetsPerMemberAndPeriod, $0.messagesPerMemberAndPeriod, $0.packetBytesPerMemberAndPeriod,
+              $0.streamBytesPerMemberAndPeriod,
+            ]
+          )
+        }),
+      Self.section(
+        "\(endurance.lossPercent)% packet loss, \(endurance.members) members",
+        ["hours", "suspicions", "refuted", "false deaths"],
+        [
+          (
+            "Lifeguard",
+            [endurance.virtualHours]
+              + [endurance.suspicions, endurance.refutations, endurance.falseDeaths].map(Double.init)
+          )
+        ]),
+      Self.section(
+        "\(slow.slowMembers) of \(slow.members) members stalled 5 s at a time: healthy members held dead",
+        ["minutes", "times", "at healthy ones"],
+        [
+          ("plain SWIM", slow.falsePositivesPlain, slow.falsePositivesAtHealthyPlain),
+          ("Lifeguard", slow.falsePositivesLifeguard, slow.falsePositivesAtHealthyLifeguard),
+        ].map { ($0.0, [slow.virtualMinutes, Double($0.1), Double($0.2)]) }),
+      Self.section(
+        "a user broadcast, in gossip rounds until all have it",
+        ["mean", "maximum", "bound", "duplicates a member"],
+        convergence.map {
+          ("\($0.members) members", [$0.meanRounds, $0.maximumRounds, Double($0.boundRounds), $0.duplicatesPerMember])
+        }),
     ]
-    lines += traffic.map {
-      String(
-        format: "  %7d %9.2f %9.2f %13.1f %13.1f", $0.members, $0.packetsPerMemberAndPeriod,
-        $0.messagesPerMemberAndPeriod, $0.packetBytesPerMemberAndPeriod, $0.streamBytesPerMemberAndPeriod)
-    }
-    lines += [
-      "",
-      String(
-        format: "%d%% packet loss, %d members, %.1f virtual hours: %d suspicions, %d refuted, %d false deaths",
-        endurance.lossPercent, endurance.members, endurance.virtualHours, endurance.suspicions, endurance.refutations,
-        endurance.falseDeaths),
-      String(
-        format: "%d of %d members stalled 5 s at a time, %.0f virtual minutes: healthy members held dead",
-        slowMembers.slowMembers,
-        slowMembers.members, slowMembers.virtualMinutes),
-      "  plain SWIM \(slowMembers.falsePositivesPlain) times (\(slowMembers.falsePositivesAtHealthyPlain) at healthy members), "
-        + "Lifeguard \(slowMembers.falsePositivesLifeguard) (\(slowMembers.falsePositivesAtHealthyLifeguard))",
-      "", "a user broadcast, in gossip rounds until all have it",
-      "  members      mean   maximum  bound  duplicates a member",
-    ]
-    lines += convergence.map {
-      String(
-        format: "  %7d %9.2f %9.2f %6d %20.2f", $0.members, $0.meanRounds, $0.maximumRounds, $0.boundRounds,
-        $0.duplicatesPerMember)
-    }
-    return lines.joined(separator: "\n")
+    return sections.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
   }
 
-  private func row(_ label: String, _ mean: Double, _ p99: Double) -> String {
-    label.padding(toLength: 62, withPad: " ", startingAt: 0) + String(format: "%9.2f%9.2f", mean, p99)
+  /// A title, and rows of numbers under right-aligned heads. A column of whole numbers has no decimals.
+  private static func section(
+    _ title: String, _ heads: [String], _ rows: [(label: String, values: [Double])]
+  ) -> [String] {
+    let labelWidth = (rows.map(\.label.count).max() ?? 0) + 2
+    func line(_ label: String, _ cells: [String]) -> String {
+      let padded = ("  " + label).padding(toLength: labelWidth, withPad: " ", startingAt: 0)
+      return padded
+        + zip(cells, heads).map { cell, head in
+          String(repeating: " ", count: max(0, max(head.count, 9) + 2 - cell.count)) + cell
+        }.joined()
+    }
+    let decimals = heads.indices.map { column in
+      rows.allSatisfy { $0.values[column] == $0.values[column].rounded() } ? 0 : 2
+    }
+    let body = rows.map { row in
+      line(row.label, zip(row.values, decimals).map { String(format: "%.\($1)f", $0) })
+    }
+    return [title, line("", heads)] + body
   }
 }
 

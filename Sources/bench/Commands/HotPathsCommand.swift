@@ -61,8 +61,7 @@ struct HotPathsCommand: ParsableCommand {
       throw UsageError(failure.description)
     }
     if let json { return try write(["instructions": counts], to: json) }
-    print("instructions/op  path")
-    for count in counts { print(Self.padded(Self.number(count.instructionsPerOp), to: 15) + "  " + count.name) }
+    print(InstructionCount.table(counts))
   }
 
   private func write(_ value: some Encodable, to target: String) throws {

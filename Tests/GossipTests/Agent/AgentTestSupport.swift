@@ -4,13 +4,18 @@ import Synchronization
 import Testing
 
 /// Waits until `condition` holds; records an issue if it does not within `seconds`.
+///
+/// However late the time is, it is looked at a hundred times: tests of other rooms block the threads that tasks share,
+/// and one that had to wait for them all the while has not had its chance yet.
 func eventually(
   _ what: String, seconds: Double = 30, sourceLocation: SourceLocation = #_sourceLocation,
   _ condition: @Sendable () async -> Bool
 ) async {
   let end = ContinuousClock.now + .seconds(seconds)
-  while ContinuousClock.now < end {
+  var looks = 0
+  while looks < 100 || ContinuousClock.now < end {
     if await condition() { return }
+    looks += 1
     try? await Task.sleep(for: .milliseconds(10))
   }
   Issue.record("not within \(seconds) s: \(what)", sourceLocation: sourceLocation)

@@ -25,38 +25,78 @@ final class SerfAgent: Sendable {
   private let folder: URL
   private let process: Mutex<Process>
 
-  /// Starts an agent and waits until it answers.
+  /// Starts an agent and waits until it answers. To be called on a `TestThread`.
   ///
   /// - Parameter host: the last part of its loopback address, so that agents have addresses of their own.
-  init(_ name: String, host: UInt8, key: [UInt8]? = nil, tags: [String: String] = [:]) async throws {
-    guard let program = Self.program else { throw Failed(text: "serf is not installed") }
+  init(_ name: String, host: UInt8, key: [UInt8]? = nil, tags: [String: String] = [:]) throws {
     self.name = name
-    let ip = IPAddress(127, 0, 0, host)
-    address = try Self.freeAddress(ip)
-    rpc = try Self.freeAddress(ip)
     folder = FileManager.default.temporaryDirectory.appendingPathComponent("weir-serf-\(name)-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    let ip = IPAddress(127, 0, 0, host)
+    var options = tags.map { "-tag=\($0.key)=\($0.value)" }
+    if let key { options.append("-encrypt=\(Data(key).base64EncodedString())") }
+    var attempt = 1
+    while true {
+      let address = try Self.freeAddress(ip)
+      let rpc = try Self.freeAddress(ip)
+      let process = try Self.start(name, at: address, rpc: rpc, folder: folder, options)
+      // Another program may have taken a port since it was found free: then the agent has ended, and others are tried.
+      if try Self.answers(process, rpc: rpc, name: name, folder: folder) {
+        self.address = address
+        self.rpc = rpc
+        self.process = Mutex(process)
+        return
+      }
+      guard attempt < 5 else {
+        let log = Self.log(in: folder)
+        try? FileManager.default.removeItem(at: folder)
+        throw Failed(text: "serf agent \(name) ended \(attempt) times at its start:\n\(log)")
+      }
+      attempt += 1
+    }
+  }
+
+  private static func start(
+    _ name: String, at address: GossipAddress, rpc: GossipAddress, folder: URL, _ options: [String]
+  ) throws -> Process {
     let log = folder.appendingPathComponent("log")
     _ = FileManager.default.createFile(atPath: log.path, contents: nil)
     let output = try FileHandle(forWritingTo: log)
-
     let process = Process()
-    process.executableURL = URL(fileURLWithPath: program)
+    process.executableURL = URL(fileURLWithPath: try path())
     process.arguments =
       [
-        "agent", "-node=\(name)", "-bind=\(address)", "-rpc-addr=\(rpc)", "-profile=local", "-log-level=debug",
+        "agent", "-node=\(name)", "-bind=\(address)", "-rpc-addr=\(rpc)", "-profile=lan", "-log-level=debug",
         "-event-handler=user:hello=cat >> \(folder.path)/events",
-      ] + tags.map { "-tag=\($0.key)=\($0.value)" } + (key.map { ["-encrypt=\(Data($0).base64EncodedString())"] } ?? [])
+      ] + options
     process.standardOutput = output
     process.standardError = output
     process.standardInput = FileHandle.nullDevice
     try process.run()
-    self.process = Mutex(process)
-    await eventually("serf agent \(name) answers") { (try? self.members()[name]?.status) == "alive" }
+    try output.close()
+    return process
   }
 
-  /// A port that nothing listens on at that address, for packets and streams. Another program may take it before serf
-  /// does; then the agent does not come up and the test says so.
+  /// Waits until the agent counts itself alive; false if it has ended instead.
+  private static func answers(_ process: Process, rpc: GossipAddress, name: String, folder: URL) throws -> Bool {
+    do {
+      try waitUntil("serf agent \(name) answers", details: { Self.log(in: folder) }) {
+        try !process.isRunning || Self.members(at: rpc)[name]?.status == "alive"
+      }
+    } catch {
+      end(process)
+      try? FileManager.default.removeItem(at: folder)
+      throw error
+    }
+    return process.isRunning
+  }
+
+  private static func path() throws -> String {
+    guard let program else { throw Failed(text: "serf is not installed") }
+    return program
+  }
+
+  /// A port that nothing listens on at that address, for packets and streams.
   private static func freeAddress(_ ip: IPAddress) throws -> GossipAddress {
     let sockets = try Sockets.openPair(at: GossipAddress(ip: ip, port: 0))
     close(sockets.listener)
@@ -65,12 +105,12 @@ final class SerfAgent: Sendable {
   }
 
   /// Ends the agent without letting it say goodbye.
-  func kill9() {
-    process.withLock { process in
-      guard process.isRunning else { return }
-      kill(process.processIdentifier, SIGKILL)
-      process.waitUntilExit()
-    }
+  func kill9() { process.withLock { Self.end($0) } }
+
+  private static func end(_ process: Process) {
+    guard process.isRunning else { return }
+    kill(process.processIdentifier, SIGKILL)
+    process.waitUntilExit()
   }
 
   func stop() {
@@ -83,13 +123,16 @@ final class SerfAgent: Sendable {
   /// Runs a command of serf against this agent and returns what it printed.
   @discardableResult
   func command(_ name: String, _ arguments: String...) throws -> String {
-    guard let program = Self.program else { throw Failed(text: "serf is not installed") }
+    try Self.command(name, rpc: rpc, arguments)
+  }
+
+  private static func command(_ name: String, rpc: GossipAddress, _ arguments: [String]) throws -> String {
     let process = Process()
-    process.executableURL = URL(fileURLWithPath: program)
+    process.executableURL = URL(fileURLWithPath: try path())
     process.arguments = [name, "-rpc-addr=\(rpc)"] + arguments
     let pipe = Pipe()
     process.standardOutput = pipe
-    process.standardError = FileHandle.nullDevice
+    process.standardError = pipe
     try process.run()
     let output = pipe.fileHandleForReading.readDataToEndOfFile()
     process.waitUntilExit()
@@ -99,8 +142,10 @@ final class SerfAgent: Sendable {
   }
 
   /// Who the agent knows, by name.
-  func members() throws -> [String: MemberStatus] {
-    let text = try command("members", "-format=json")
+  func members() throws -> [String: MemberStatus] { try Self.members(at: rpc) }
+
+  private static func members(at rpc: GossipAddress) throws -> [String: MemberStatus] {
+    let text = try command("members", rpc: rpc, ["-format=json"])
     let decoded = try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any]
     var members: [String: MemberStatus] = [:]
     for entry in decoded?["members"] as? [[String: Any]] ?? [] {
@@ -116,7 +161,11 @@ final class SerfAgent: Sendable {
     return text.split(separator: "\n").map(String.init)
   }
 
-  var log: String { (try? String(contentsOf: folder.appendingPathComponent("log"), encoding: .utf8)) ?? "" }
+  var log: String { Self.log(in: folder) }
+
+  private static func log(in folder: URL) -> String {
+    (try? String(contentsOf: folder.appendingPathComponent("log"), encoding: .utf8)) ?? ""
+  }
 }
 
 /// The few of serf's own messages that a member needs to be a good citizen of its cluster.

@@ -1,4 +1,5 @@
 import Testing
+import WeirCore
 
 @testable import Gossip
 
@@ -33,7 +34,7 @@ struct WireAddressTests {
 
   @Test("random addresses come back from text and bytes")
   func randomAddresses() {
-    var generator = SeededGenerator(seed: 9)
+    var generator = SplitMix64(seed: 9)
     for _ in 0..<2000 {
       let sparse = IPAddress(
         v6High: generator.next() & generator.next() & generator.next(), low: generator.next() & 0xFFFF_0000_0000_FFFF)

@@ -1,4 +1,5 @@
 import Testing
+import WeirCore
 
 @testable import Gossip
 
@@ -39,7 +40,7 @@ struct WireMessageTests {
 
   @Test("any message comes back as it was", arguments: 0..<20)
   func roundTrip(seed: UInt64) throws {
-    var generator = SeededGenerator(seed: seed)
+    var generator = SplitMix64(seed: seed)
     for _ in 0..<100 {
       let message = WireSamples.message(&generator)
       let bytes = message.encoded()
@@ -49,7 +50,7 @@ struct WireMessageTests {
 
   @Test("cut short at any byte, a message is refused and says how much it lacks")
   func truncated() {
-    var generator = SeededGenerator(seed: 5)
+    var generator = SplitMix64(seed: 5)
     for _ in 0..<200 {
       let bytes = WireSamples.message(&generator).encoded()
       guard bytes[0] != MessageType.user.rawValue else { continue }
@@ -171,7 +172,7 @@ struct WireMessageTests {
   @Test("equal byte strings share one array, different ones on one slot stay apart")
   func cache() {
     var cache = ByteStringCache()
-    var generator = SeededGenerator(seed: 2)
+    var generator = SplitMix64(seed: 2)
     for _ in 0..<5000 {
       let bytes = WireSamples.bytes(0...20, &generator)
       #expect(cache.string(bytes.span, 0..<bytes.count) == bytes)

@@ -1,5 +1,6 @@
 import Foundation
 import Testing
+import WeirCore
 
 @testable import Gossip
 
@@ -9,7 +10,7 @@ struct WireMutationTests {
   /// 120,000 altered packets and streams in the usual run; ten times that with `WEIR_LONG_TESTS=1`.
   static let casesPerSeed = ProcessInfo.processInfo.environment["WEIR_LONG_TESTS"] == "1" ? 75_000 : 7_500
 
-  static func mutate(_ bytes: [UInt8], _ generator: inout SeededGenerator, with other: [UInt8]) -> [UInt8] {
+  static func mutate(_ bytes: [UInt8], _ generator: inout SplitMix64, with other: [UInt8]) -> [UInt8] {
     var bytes = bytes
     for _ in 0..<Int.random(in: 1...4, using: &generator) {
       guard !bytes.isEmpty else { break }
@@ -28,7 +29,7 @@ struct WireMutationTests {
   }
 
   /// The captures where they are at hand, and packets of our own.
-  static func corpus(streams: Bool, _ generator: inout SeededGenerator) throws -> [[UInt8]] {
+  static func corpus(streams: Bool, _ generator: inout SplitMix64) throws -> [[UInt8]] {
     var corpus = WireCapture.all.filter { $0.isStream == streams && !$0.isEncrypted && $0.label.isEmpty }.map(\.bytes)
     for compression in [false, true] {
       let configuration = try WirePacketTests.configuration(compression: compression)
@@ -49,7 +50,7 @@ struct WireMutationTests {
 
   @Test("altered packets", arguments: 0..<8)
   func packets(seed: UInt64) throws {
-    var generator = SeededGenerator(seed: seed)
+    var generator = SplitMix64(seed: seed)
     let corpus = try Self.corpus(streams: false, &generator)
     var codec = PacketCodec(try WirePacketTests.configuration())
     var decodedMessages = 0
@@ -70,7 +71,7 @@ struct WireMutationTests {
 
   @Test("altered streams", arguments: 0..<8)
   func streams(seed: UInt64) throws {
-    var generator = SeededGenerator(seed: seed &+ 100)
+    var generator = SplitMix64(seed: seed &+ 100)
     let corpus = try Self.corpus(streams: true, &generator)
     var results = [0, 0, 0]
     for _ in 0..<Self.casesPerSeed {

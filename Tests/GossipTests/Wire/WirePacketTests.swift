@@ -1,4 +1,5 @@
 import Testing
+import WeirCore
 
 @testable import Gossip
 
@@ -54,7 +55,7 @@ struct WirePacketTests {
 
   @Test("packets of every configuration come back", arguments: 0..<6)
   func roundTrip(seed: UInt64) throws {
-    var generator = SeededGenerator(seed: seed)
+    var generator = SplitMix64(seed: seed)
     for label in ["", "cacheA"] {
       for keys in [[], [Self.keyA], [Self.keyB, Self.keyA]] {
         for version: UInt8 in [1, 2] {
@@ -92,7 +93,7 @@ struct WirePacketTests {
     configuration.verifyOutgoing = false
     #expect(configuration.packetOverheadBytes == 8)
     var codec = PacketCodec(try Self.configuration(label: "cacheA", keys: [Self.keyA]))
-    var generator = SeededGenerator(seed: 0)
+    var generator = SplitMix64(seed: 0)
     let packet = try codec.encode(messages: [Self.nack], withCRC: false, using: &generator)
     #expect(packet.count == Self.nack.count + 37)
   }
@@ -100,7 +101,7 @@ struct WirePacketTests {
   @Test("a packet is appended to what the buffer holds")
   func appending() throws {
     var codec = PacketCodec(try Self.configuration())
-    var generator = SeededGenerator(seed: 0)
+    var generator = SplitMix64(seed: 0)
     var buffer: [UInt8] = [9, 9]
     try codec.encode(messages: [Self.nack], withCRC: true, into: &buffer, using: &generator)
     #expect(buffer == [9, 9] + Self.checksummed(Self.nack))
@@ -116,7 +117,7 @@ struct WirePacketTests {
   @Test("more messages or longer ones than a compound holds are refused")
   func compoundLimits() throws {
     var codec = PacketCodec(try Self.configuration())
-    var generator = SeededGenerator(seed: 0)
+    var generator = SplitMix64(seed: 0)
     let many = Array(repeating: Self.nack, count: 255)
     let packet = try codec.encode(messages: many, withCRC: true, using: &generator)
     #expect(try Self.decode(packet).messages.count == 255)
@@ -247,7 +248,7 @@ struct WirePacketTests {
   func proxyAndEncryption() throws {
     let configuration = try Self.configuration(label: "cacheA", keys: [Self.keyA])
     var codec = PacketCodec(configuration)
-    var generator = SeededGenerator(seed: 1)
+    var generator = SplitMix64(seed: 1)
     let packet = try codec.encode(messages: [Self.nack], withCRC: false, using: &generator)
     var behindProxy = configuration
     behindProxy.skipInboundLabelCheck = true
@@ -260,7 +261,7 @@ struct WirePacketTests {
   @Test("encryption: who refuses what")
   func encryptionRules() throws {
     let withKey = try Self.configuration(keys: [Self.keyA])
-    var generator = SeededGenerator(seed: 1)
+    var generator = SplitMix64(seed: 1)
     var codec = PacketCodec(withKey)
     let sealed = try codec.encode(messages: [Self.nack], withCRC: true, using: &generator)
     #expect(try Self.decode(sealed, withKey).messages.count == 1)
@@ -283,7 +284,7 @@ struct WirePacketTests {
 
   @Test("both envelope versions are read whatever version is spoken")
   func envelopeVersions() throws {
-    var generator = SeededGenerator(seed: 1)
+    var generator = SplitMix64(seed: 1)
     for count in 0..<40 {
       let user = GossipMessage.user(Array(repeating: 3, count: count)).encoded()
       for version: UInt8 in [1, 2] {
@@ -302,7 +303,7 @@ struct WirePacketTests {
 
   @Test("keys are changed in a running cluster: add everywhere, use everywhere, remove everywhere")
   func rotation() throws {
-    var generator = SeededGenerator(seed: 1)
+    var generator = SplitMix64(seed: 1)
     var members = try (0..<3).map { _ in PacketCodec(try Self.configuration(keys: [Self.keyA])) }
     func exchange() throws {
       for sender in members.indices {
@@ -351,7 +352,7 @@ struct WirePacketTests {
   @Test("compression is kept only where it makes a packet smaller")
   func compressionOnlyIfSmaller() throws {
     var codec = PacketCodec(try Self.configuration(compression: true))
-    var generator = SeededGenerator(seed: 1)
+    var generator = SplitMix64(seed: 1)
     let noise = GossipMessage.user(WireSamples.bytes(1000...1000, &generator)).encoded()
     #expect(try codec.encode(messages: [noise], withCRC: false, using: &generator) == noise)
     let same = GossipMessage.user(Array(repeating: 1, count: 1000)).encoded()

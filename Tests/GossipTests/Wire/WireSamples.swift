@@ -1,25 +1,27 @@
+import WeirCore
+
 @testable import Gossip
 
 /// Messages made up from a seed, and small helpers that the wire's tests share.
 enum WireSamples {
-  static func address(_ generator: inout SeededGenerator) -> IPAddress {
+  static func address(_ generator: inout SplitMix64) -> IPAddress {
     Bool.random(using: &generator)
       ? IPAddress(v4: UInt32.random(in: 1...UInt32.max, using: &generator))
       : IPAddress(v6High: generator.next(), low: generator.next())
   }
 
-  static func bytes(_ range: ClosedRange<Int>, _ generator: inout SeededGenerator) -> [UInt8] {
+  static func bytes(_ range: ClosedRange<Int>, _ generator: inout SplitMix64) -> [UInt8] {
     (0..<Int.random(in: range, using: &generator)).map { _ in UInt8.random(in: 0...255, using: &generator) }
   }
 
-  static func name(_ generator: inout SeededGenerator) -> NodeName { NodeName(bytes(1...40, &generator)) }
+  static func name(_ generator: inout SplitMix64) -> NodeName { NodeName(bytes(1...40, &generator)) }
 
   /// Numbers of every encoded length.
-  static func number(_ generator: inout SeededGenerator) -> UInt32 {
+  static func number(_ generator: inout SplitMix64) -> UInt32 {
     UInt32(truncatingIfNeeded: generator.next()) >> UInt32.random(in: 0...31, using: &generator)
   }
 
-  static func versions(_ generator: inout SeededGenerator) -> ProtocolVersions? {
+  static func versions(_ generator: inout SplitMix64) -> ProtocolVersions? {
     Int.random(in: 0..<8, using: &generator) == 0
       ? nil
       : ProtocolVersions(
@@ -27,11 +29,11 @@ enum WireSamples {
         delegateMax: UInt8.random(in: 0...255, using: &generator))
   }
 
-  static func gossipAddress(_ generator: inout SeededGenerator) -> GossipAddress {
+  static func gossipAddress(_ generator: inout SplitMix64) -> GossipAddress {
     GossipAddress(ip: address(&generator), port: UInt16(truncatingIfNeeded: generator.next()))
   }
 
-  static func message(_ generator: inout SeededGenerator) -> GossipMessage {
+  static func message(_ generator: inout SplitMix64) -> GossipMessage {
     let isOld = Int.random(in: 0..<4, using: &generator) == 0
     switch Int.random(in: 0..<8, using: &generator) {
     case 0:
@@ -65,7 +67,7 @@ enum WireSamples {
     }
   }
 
-  static func state(_ generator: inout SeededGenerator) -> PushPullNodeState {
+  static func state(_ generator: inout SplitMix64) -> PushPullNodeState {
     let meta = bytes(0...100, &generator)
     return PushPullNodeState(
       name: name(&generator), address: gossipAddress(&generator), meta: meta,
@@ -73,7 +75,7 @@ enum WireSamples {
       state: NodeStateKind.allCases.randomElement(using: &generator) ?? .alive, versions: versions(&generator))
   }
 
-  static func streamMessage(_ generator: inout SeededGenerator) -> StreamMessage {
+  static func streamMessage(_ generator: inout SplitMix64) -> StreamMessage {
     switch Int.random(in: 0..<5, using: &generator) {
     case 0:
       return .pushPull(

@@ -1,4 +1,5 @@
 import Testing
+import WeirCore
 
 @testable import Gossip
 
@@ -20,7 +21,7 @@ struct WireStreamTests {
 
   @Test("messages of every configuration come back, both ways, in chunks of any size", arguments: 0..<6)
   func roundTrip(seed: UInt64) throws {
-    var generator = SeededGenerator(seed: seed)
+    var generator = SplitMix64(seed: seed)
     for label in ["", "cacheA"] {
       for keys in [[], [WirePacketTests.keyA], [WirePacketTests.keyB, WirePacketTests.keyA]] {
         for version: UInt8 in [1, 2] {
@@ -34,7 +35,7 @@ struct WireStreamTests {
     }
   }
 
-  static func exchange(_ configuration: WireConfiguration, _ generator: inout SeededGenerator) throws {
+  static func exchange(_ configuration: WireConfiguration, _ generator: inout SplitMix64) throws {
     var encoder = StreamEncoder(configuration)
     for side in [StreamSide.dialer, .acceptor] {
       let message = WireSamples.streamMessage(&generator)
@@ -59,7 +60,7 @@ struct WireStreamTests {
   @Test("a stream is compressed always, even where that makes it longer")
   func compression() throws {
     var encoder = StreamEncoder(try WirePacketTests.configuration(compression: true))
-    var generator = SeededGenerator(seed: 0)
+    var generator = SplitMix64(seed: 0)
     let stream = try encoder.encode(.ping(Ping(sequenceNumber: 1, node: "b")), side: .dialer, using: &generator)
     #expect(stream[0] == MessageType.compress.rawValue)
     #expect(try Self.decode(stream) == .ping(Ping(sequenceNumber: 1, node: "b")))
@@ -114,7 +115,7 @@ struct WireStreamTests {
     let withKey = try WirePacketTests.configuration(keys: [WirePacketTests.keyA])
     let plain = WireConfiguration()
     var encoder = StreamEncoder(withKey)
-    var generator = SeededGenerator(seed: 0)
+    var generator = SplitMix64(seed: 0)
     let sealed = try encoder.encode(.user([1, 2, 3]), side: .dialer, using: &generator)
     #expect(try Self.decode(sealed, withKey) == .user([1, 2, 3]))
     #expect(throws: WireError.encryptionNotConfigured) { try Self.decode(sealed, plain) }
@@ -146,7 +147,7 @@ struct WireStreamTests {
     let twice = WirePacketTests.compressed(WirePacketTests.compressed([0]))
     #expect(throws: WireError.misplacedMessage(.compress)) { try Self.decode(twice) }
     var encoder = StreamEncoder(withKey)
-    var generator = SeededGenerator(seed: 0)
+    var generator = SplitMix64(seed: 0)
     let sealed = try encoder.encode(.user([]), side: .dialer, using: &generator)
     #expect(throws: WireError.misplacedMessage(.encrypt)) {
       var lenient = withKey
@@ -186,7 +187,7 @@ struct WireStreamTests {
   func labelledAnswer() throws {
     let ours = try WirePacketTests.configuration(label: "cacheA", keys: [WirePacketTests.keyA])
     var encoder = StreamEncoder(ours)
-    var generator = SeededGenerator(seed: 0)
+    var generator = SplitMix64(seed: 0)
     let answer = try encoder.encode(.ack(Ack(sequenceNumber: 1)), side: .acceptor, using: &generator)
     #expect(answer[0] == MessageType.encrypt.rawValue)
     #expect(try Self.decode(answer, ours, side: .dialer) == .ack(Ack(sequenceNumber: 1)))
@@ -217,7 +218,7 @@ struct WireStreamTests {
     configuration.limits.userBytes = 10
     configuration.limits.nodeCount = 1
     var encoder = StreamEncoder(configuration)
-    var generator = SeededGenerator(seed: 0)
+    var generator = SplitMix64(seed: 0)
     let eleven = Array(repeating: UInt8(0), count: 11)
     #expect(throws: WireError.tooLarge(byteCount: 11, limitBytes: 10)) {
       try encoder.encode(.user(eleven), side: .dialer, using: &generator)
@@ -234,7 +235,7 @@ struct WireStreamTests {
 
   @Test("a thousand nodes byte by byte: each byte is taken in and looked at a bounded number of times")
   func manyNodes() throws {
-    var generator = SeededGenerator(seed: 8)
+    var generator = SplitMix64(seed: 8)
     let nodes = (0..<300).map { _ in WireSamples.state(&generator) }
     let message = StreamMessage.pushPull(PushPull(isJoin: true, nodes: nodes, userState: [1, 2, 3]))
     var encoder = StreamEncoder(try WirePacketTests.configuration())

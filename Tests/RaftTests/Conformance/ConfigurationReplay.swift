@@ -8,16 +8,7 @@ final class ConfigurationReplay {
   func handle(_ directive: Directive) -> String {
     defer { changer.lastIndex += 1 }
     do {
-      let changes = try directive.input.split(separator: " ").map { token -> MemberChange in
-        guard let id = NodeID(token.dropFirst()) else { throw ScriptError("unknown input: \(token)") }
-        switch token.first {
-        case "v": return MemberChange(.addVoter, id)
-        case "l": return MemberChange(.addLearner, id)
-        case "r": return MemberChange(.remove, id)
-        case "u": return MemberChange(.update, id)
-        default: throw ScriptError("unknown input: \(token)")
-        }
-      }
+      let changes = try MemberChange.parse(directive.input)
       switch directive.command {
       case "simple": changer.tracker = try changer.simple(changes)
       case "enter-joint":
@@ -31,6 +22,29 @@ final class ConfigurationReplay {
       return "\(changer.tracker.configuration)\n\(changer.tracker.progressDescription)"
     } catch {
       return "\(error)\n"
+    }
+  }
+}
+
+extension MemberChange {
+  /// Changes as scripts write them, separated by single spaces: `v1` adds a voter, `l2` a learner, `r3` removes, `u4`
+  /// updates.
+  static func parse(_ text: String) throws -> [MemberChange] {
+    if text.isEmpty { return [] }
+    return try text.split(separator: " ", omittingEmptySubsequences: false).map { token in
+      guard token.utf8.count >= 2 else { throw ScriptError("unknown token \(token)") }
+      let kind: Kind =
+        switch token.first {
+        case "v": .addVoter
+        case "l": .addLearner
+        case "r": .remove
+        case "u": .update
+        default: throw ScriptError("unknown input: \(token)")
+        }
+      guard let id = NodeID(token.dropFirst()) else {
+        throw ScriptError("strconv.ParseUint: parsing \"\(token.dropFirst())\": invalid syntax")
+      }
+      return MemberChange(kind, id)
     }
   }
 }

@@ -38,7 +38,8 @@ enum DataDriven {
       let start = position
       var head = trimmed(lines[position])
       position += 1
-      if head.isEmpty || head.hasPrefix("#") { continue }
+      // Subtests are headings here: they share the environment of their file.
+      if head.isEmpty || head.hasPrefix("#") || head == "subtest" || head.hasPrefix("subtest ") { continue }
       while head.hasSuffix("\\"), position < lines.count {
         head = String(head.dropLast()) + " " + trimmed(lines[position])
         position += 1

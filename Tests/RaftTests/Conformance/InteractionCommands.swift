@@ -33,6 +33,8 @@ extension InteractionEnvironment {
     case "read-index": try readIndex(directive)
     case "report-snapshot": try reportSnapshot(directive)
     case "restart": try restart(directive)
+    case "lease": try writeLease(directive)
+    case "set-clock": try setClock(directive)
     default: throw ScriptError("unknown command")
     }
   }
@@ -49,6 +51,24 @@ extension InteractionEnvironment {
       number(directive.bareKeys[1], default: 0), succeeded: !directive.bareKeys.contains("failed"))
   }
 
+  /// `set-clock 250 [n ...]`: these nodes, or all of them, see this time in milliseconds from now on.
+  private func setClock(_ directive: Directive) throws {
+    let milliseconds: UInt64 = try number(directive.bareKeys.first, default: 0)
+    let chosen = try directive.bareKeys.dropFirst().map(node)
+    for node in chosen.isEmpty ? nodes : chosen { node.raw.nowNanoseconds = milliseconds * 1_000_000 }
+  }
+
+  private func writeLease(_ directive: Directive) throws {
+    let node = try firstNode(directive)
+    let expiry = node.raw.leaseExpiryNanoseconds
+    let now = node.raw.nowNanoseconds
+    output.write(
+      expiry == 0
+        ? "no lease at \(now / 1_000_000) ms\n"
+        : "\(node.raw.holdsLease(at: now) ? "held" : "over") at \(now / 1_000_000) ms, ends at \(expiry / 1_000_000) ms\n"
+    )
+  }
+
   /// A node starts again from what it has stored; what it had in flight within itself is lost.
   private func restart(_ directive: Directive) throws {
     let node = try firstNode(directive)
@@ -57,23 +77,27 @@ extension InteractionEnvironment {
       log.append(term: entry.header.term, kind: entry.header.kind, payload: entry.payload.span.bytes)
     }
     let applied = node.latest.metadata
+    let now = node.raw.nowNanoseconds
     node.appendWork = []
     node.applyWork = []
     node.raw = try RawNode(
       configuration: node.configuration, log: log, hardState: node.storage.hardState,
       configurationState: applied.configuration, applied: applied.index, availableSnapshot: node.latest, logger: output)
+    node.raw.nowNanoseconds = now
   }
 
   private func bool(_ text: String?, default fallback: Bool = false) throws -> Bool {
     guard let text else { return fallback }
     if ["1", "t", "T", "TRUE", "true", "True"].contains(text) { return true }
     if ["0", "f", "F", "FALSE", "false", "False"].contains(text) { return false }
-    throw ScriptError("not a boolean: \(text)")
+    throw ScriptError("strconv.ParseBool: parsing \"\(text)\": invalid syntax")
   }
 
   private func number<Number: FixedWidthInteger>(_ text: String?, default fallback: Number) throws -> Number {
     guard let text else { return fallback }
-    guard let value = Number(text) else { throw ScriptError("not a number: \(text)") }
+    guard let value = Number(text) else {
+      throw ScriptError("strconv.ParseUint: parsing \"\(text)\": invalid syntax")
+    }
     return value
   }
 
@@ -102,6 +126,9 @@ extension InteractionEnvironment {
     configuration.maximumUncommittedBytes = try number(directive.value("max-uncommitted-size"), default: 0)
     configuration.maximumPendingReads = try number(directive.value("max-pending-reads"), default: 1 << 16)
     configuration.disableProposalForwarding = try bool(directive.value("disable-proposal-forwarding"))
+    // What a lease rests on: an election timeout of 3 ticks of 100 ms, less 100 ms for the drift of clocks.
+    configuration.refuseVotesWithinLease = try bool(directive.value("promises"))
+    configuration.refuseVotesAfterStart = configuration.refuseVotesWithinLease
     configuration.maximumInflightMessages = try number(directive.value("inflight"), default: Int(Int32.max))
     configuration.asynchronousStorageWrites = try bool(directive.value("async-storage-writes"))
     configuration.preVote = try bool(directive.value("prevote"))
@@ -146,7 +173,7 @@ extension InteractionEnvironment {
 
   private func level(_ text: String) throws -> Int {
     guard let level = InteractionOutput.levels.firstIndex(of: text.uppercased()) else {
-      throw ScriptError("log levels must be either of \(InteractionOutput.levels)")
+      throw ScriptError("log levels must be either of [\(InteractionOutput.levels.joined(separator: " "))]")
     }
     return level
   }
@@ -171,28 +198,33 @@ extension InteractionEnvironment {
 
   private func proposeConfigurationChange(_ directive: Directive) throws {
     let node = try firstNode(directive)
-    let changes = try directive.input.split(separator: " ").map { token -> MemberChange in
-      let id: NodeID = try number(String(token.dropFirst()), default: 0)
-      switch token.first {
-      case "v": return MemberChange(.addVoter, id)
-      case "l": return MemberChange(.addLearner, id)
-      case "r": return MemberChange(.remove, id)
-      case "u": return MemberChange(.update, id)
-      default: throw ScriptError("unknown input: \(token)")
+    var isV1 = false
+    var transition = ConfigurationChangeV2.Transition.auto
+    for argument in directive.arguments.dropFirst() {
+      for value in argument.values {
+        switch argument.key {
+        case "v1": isV1 = try bool(value)
+        case "transition": transition = try self.transition(value)
+        default: throw ScriptError("unknown command \(argument.key)")
+        }
       }
     }
-    if try bool(directive.value("v1")) {
-      guard changes.count == 1, let change = changes.first else { throw ScriptError("v1 has one change") }
-      return try node.raw.propose(ConfigurationChange(change))
+    let changes = try MemberChange.parse(directive.input)
+    guard isV1 else { return try node.raw.propose(ConfigurationChangeV2(transition: transition, changes: changes)) }
+    guard changes.count <= 1, transition == .auto else {
+      throw ScriptError("v1 conf change can only have one operation and no transition")
     }
-    var change = ConfigurationChangeV2(changes: changes)
-    switch directive.value("transition") {
-    case nil, "auto": break
-    case "implicit": change.transition = .jointImplicit
-    case "explicit": change.transition = .jointExplicit
-    case let other: throw ScriptError("unknown transition \(other ?? "")")
+    guard let change = changes.first else { throw ScriptError("v1 conf change without an operation") }
+    try node.raw.propose(ConfigurationChange(change))
+  }
+
+  private func transition(_ text: String) throws -> ConfigurationChangeV2.Transition {
+    switch text {
+    case "auto": .auto
+    case "implicit": .jointImplicit
+    case "explicit": .jointExplicit
+    default: throw ScriptError("unknown transition \(text)")
     }
-    try node.raw.propose(change)
   }
 
   private func writeState() {
@@ -204,8 +236,11 @@ extension InteractionEnvironment {
   }
 
   private func reportUnreachable(_ directive: Directive) throws {
-    guard directive.bareKeys.count == 2 else { throw ScriptError("two nodes are needed") }
-    try firstNode(directive).raw.reportUnreachable(number(directive.bareKeys[1], default: 0))
+    let chosen = try nodes(directive)
+    guard chosen.count == 2 else {
+      throw ScriptError("must specify exactly two node indexes: node on which to report, and reported node")
+    }
+    chosen[0].raw.reportUnreachable(chosen[1].configuration.id)
   }
 
   private func sendSnapshot(_ directive: Directive) throws {

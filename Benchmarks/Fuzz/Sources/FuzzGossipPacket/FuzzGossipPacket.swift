@@ -1,19 +1,10 @@
 import CFuzzDriver
+import FuzzSupport
 import Gossip
 
 // Packets: whatever arrives in a datagram must be decoded or refused, in bounded memory, and what was decoded must mean
 // the same when it is encoded again. The first byte of the input chooses how the rest is wrapped, because the fuzzer
 // guesses neither checksums nor keys.
-
-/// Not random: an input must do the same every time.
-struct CountingGenerator: RandomNumberGenerator {
-  var state: UInt64 = 0
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    return state
-  }
-}
 
 final class PacketFuzzer {
   var plain = PacketCodec()

@@ -1,19 +1,10 @@
 import CFuzzDriver
+import FuzzSupport
 import Gossip
 
 // Streams: whatever a peer writes must become a message, a refusal, or a wait for a bounded number of bytes; the same
 // however the bytes are cut into chunks; and a message must come back when it is encoded again. The first byte of the
 // input chooses the configuration, the second the size of the chunks.
-
-/// Not random: an input must do the same every time.
-struct CountingGenerator: RandomNumberGenerator {
-  var state: UInt64 = 0
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    return state
-  }
-}
 
 enum Outcome: Equatable {
   case message(StreamMessage)

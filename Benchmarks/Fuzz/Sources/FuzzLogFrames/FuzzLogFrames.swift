@@ -1,4 +1,5 @@
 import CFuzzDriver
+import FuzzSupport
 import WeirCore
 
 // Frames as a log on a disk holds them: any bytes are read or refused, and what was read is consecutive, never falls in

@@ -1,4 +1,5 @@
 import CFuzzDriver
+import FuzzSupport
 import WeirCore
 
 // Raft messages: bytes from a peer must be decoded or refused, in bounded memory, and what was decoded must be written

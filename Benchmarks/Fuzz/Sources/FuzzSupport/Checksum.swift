@@ -8,14 +8,15 @@ private let table: [UInt32] = (0..<256).map { byte in
   return crc
 }
 
-func crc32c(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
+/// CRC-32C of `bytes`.
+public func crc32c(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
   var crc = UInt32.max
   for byte in bytes { crc = crc >> 8 ^ table[Int((crc ^ UInt32(byte)) & 0xFF)] }
   return ~crc
 }
 
 /// Makes the checksums of a run of frames right, as far as their lengths lead.
-func crc32cSealFrames(_ bytes: UnsafeMutableRawBufferPointer) {
+public func crc32cSealFrames(_ bytes: UnsafeMutableRawBufferPointer) {
   var position = 0
   while bytes.count - position >= EntryFrame.headerBytes {
     let length = Int(bytes.loadUnaligned(fromByteOffset: position, as: UInt32.self))

@@ -1,0 +1,139 @@
+import ArgumentParser
+import CWeir
+import Foundation
+import Load
+import Logging
+import WeirCache
+import WeirCore
+import WeirStorage
+import WeirTransport
+
+/// `bench node-process`: one node as a process of its own, driven by lines on standard input. Started by commands that
+/// keep each node in a process, and ended with them: by the end of its input, and by the kernel should its parent be
+/// killed.
+///
+///     out: address 127.0.0.1:4711 127.0.0.1:4712    (for peers, for clients)
+///     in:  peer 1 127.0.0.1:4711                     (one line for each)
+///     in:  start                                     out: started
+///     in:  report                                    out: a `NodeReport` as JSON
+///     in:  stop                                      out: stopped
+struct NodeProcess: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "node-process", abstract: "One node, for the commands that keep each in a process of its own.",
+    shouldDisplay: false)
+
+  @Option var id: UInt64
+  @Option var nodes: Int
+  @Option var cluster: UInt64
+  @Option var parent: Int32
+  @Option var tickMilliseconds: Int
+  @Option var electionTicks: Int
+  @Option var heartbeatTicks: Int
+  @Option var sync: Durability
+  @Option var directory: String?
+  @OptionGroup var eventLoop: EventLoopOptions
+
+  func validate() throws {
+    guard (1...9).contains(nodes), (1...UInt64(nodes)).contains(id) else {
+      throw ValidationError("--id must be 1 to --nodes, and --nodes 1...9")
+    }
+    guard sync == .memory || directory != nil else { throw ValidationError("--sync needs --directory") }
+  }
+
+  func run() throws {
+    // Ctrl-C goes to every process of the terminal. What becomes of it is the parent's to decide.
+    for number in [SIGINT, SIGTERM] { signal(number, SIG_IGN) }
+    // The kernel ends this process with its parent; asked after it was told so, in case the parent is gone already.
+    guard cweir_end_with_parent(parent) == 1 else { return }
+    var log = Logger(label: "weir.\(id)") { StreamLogHandler.standardError(label: $0) }
+    log.logLevel = .error
+    let node = try Node(try settings(log))
+    let server = try ClientServer(
+      node: node,
+      configuration: ClientServerConfiguration(
+        listenAddress: try SocketAddress(host: "127.0.0.1", port: 0), eventLoop: eventLoop.configuration), log: log)
+    defer {
+      server.stop()
+      node.stop()
+    }
+    guard let address = node.address else { throw UsageError("node \(id) does not listen") }
+    Self.say("address \(address) \(server.address)")
+    try serve(node)
+  }
+
+  private func settings(_ log: Logger) throws -> NodeConfiguration {
+    var configuration = NodeConfiguration(
+      id: id, clusterID: cluster, listenAddress: try SocketAddress(host: "127.0.0.1", port: 0),
+      initialVoters: (1...UInt64(nodes)).map { $0 }, seed: cluster &+ id, log: log)
+    configuration.eventLoop = eventLoop.configuration
+    configuration.tickNanoseconds = UInt64(tickMilliseconds) * 1_000_000
+    configuration.electionTicks = electionTicks
+    configuration.heartbeatTicks = heartbeatTicks
+    if let directory, let policy = sync.syncPolicy {
+      configuration.storage = .files(directory: directory, sync: policy)
+    }
+    return configuration
+  }
+
+  private func serve(_ node: Node) throws {
+    while let line = readLine() {
+      let words = line.split(separator: " ").map(String.init)
+      switch words.first {
+      case "peer" where words.count == 3:
+        if let peer = UInt64(words[1]) { node.addPeer(peer, address: try SocketAddress(parsing: words[2])) }
+      case "start":
+        node.start()
+        Self.say("started")
+      case "report": Self.say(try NodeReport(of: node).line())
+      case "stop": return Self.say("stopped")
+      default: throw UsageError("node-process does not understand '\(line)'")
+      }
+    }
+  }
+
+  private static func say(_ line: String) { FileHandle.standardOutput.write(Data((line + "\n").utf8)) }
+}
+
+/// What a node process says of itself.
+struct NodeReport: Codable {
+  var id: UInt64
+  var isLeader: Bool
+  var holdsLease: Bool
+  var leader: UInt64
+  var commitIndex: UInt64
+  var appliedIndex: UInt64
+  var stateHash: UInt64
+  var keys: UInt64
+  var processCPUNanoseconds: UInt64
+  var messagesSent: UInt64
+  var bytesSent: UInt64
+  var messagesDropped: UInt64
+  var wakeups: UInt64
+  var syncs: UInt64
+  var electionsWon: UInt64
+  /// Why the node has ended, if it has.
+  var failure: String?
+
+  init(of node: Node) {
+    let status = node.status
+    let counters = node.counters
+    id = node.id
+    isLeader = node.isLeader
+    holdsLease = node.holdsLease
+    leader = status.leader
+    commitIndex = status.commitIndex
+    appliedIndex = status.appliedIndex
+    stateHash = node.store.stateHash
+    keys = UInt64(node.store.count)
+    processCPUNanoseconds = cweir_process_cpu_nanoseconds()
+    messagesSent = counters.messagesSent
+    bytesSent = counters.bytesSent
+    messagesDropped = counters.messagesDropped
+    wakeups = counters.wakeups
+    syncs = counters.syncs
+    electionsWon = counters.electionsWon
+    failure = node.failure
+  }
+
+  func line() throws -> String { String(decoding: try JSONEncoder().encode(self), as: UTF8.self) }
+}

@@ -1,0 +1,47 @@
+import Foundation
+import Testing
+
+/// Whether the thread sanitizer is worth its hours: a race that is really there has to be reported.
+@Suite struct ThreadSanitizerTests {
+  static let isSanitized = dlsym(nil, "__tsan_func_entry") != nil
+  private static let switchName = "WEIR_PLANTED_RACE"
+  static let isPlanted = ProcessInfo.processInfo.environment[switchName] == "1"
+
+  /// Two threads and one word without a lock: what the house's rules on shared state exclude.
+  @Test(.enabled(if: isPlanted, "a race on purpose: set WEIR_PLANTED_RACE=1"))
+  func plantedRace() {
+    let shared = UnsafeMutablePointer<Int>.allocate(capacity: 1)
+    defer { shared.deallocate() }
+    shared.initialize(to: 0)
+    nonisolated(unsafe) let word = shared
+    let done = DispatchSemaphore(value: 0)
+    for _ in 0..<2 {
+      Thread {
+        for _ in 0..<100_000 { word.pointee &+= 1 }
+        done.signal()
+      }.start()
+    }
+    for _ in 0..<2 { done.wait() }
+    #expect(word.pointee > 0)
+  }
+
+  @Test(.enabled(if: isSanitized && !isPlanted, "only in a build with --sanitize=thread"))
+  func aPlantedRaceIsReported() throws {
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+    process.arguments = ["--testing-library", "swift-testing", "--filter", "ThreadSanitizerTests/plantedRace"]
+    process.environment = ProcessInfo.processInfo.environment.merging(
+      [Self.switchName: "1", "TSAN_OPTIONS": "exitcode=66"]
+    ) { $1 }
+    let output = FileManager.default.temporaryDirectory.appendingPathComponent("weir-race-\(UUID().uuidString)")
+    try Data().write(to: output)
+    defer { try? FileManager.default.removeItem(at: output) }
+    process.standardError = try FileHandle(forWritingTo: output)
+    process.standardOutput = FileHandle.nullDevice
+    try process.run()
+    process.waitUntilExit()
+    let text = try String(contentsOf: output, encoding: .utf8)
+    #expect(text.contains("WARNING: ThreadSanitizer"), "\(text.suffix(2000))")
+    #expect(process.terminationStatus == 66)
+  }
+}
