@@ -75,7 +75,7 @@ public struct TargetCounters: Sendable, Equatable {
   /// Packets that gossip of all nodes together sent, and the bytes of its packets and streams.
   public var gossipPackets: UInt64?
   public var gossipBytes: UInt64?
-  /// CPU time that gossip took for them; it is not among `nodeCPUNanoseconds`.
+  /// CPU time that gossip took for them. Where the nodes are processes of their own, it is among `nodeCPUNanoseconds`.
   public var gossipCPUNanoseconds: UInt64?
   /// CPU time (user and system) of the nodes' own threads.
   public var nodeCPUNanoseconds: UInt64?

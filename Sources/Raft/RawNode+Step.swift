@@ -51,25 +51,20 @@ extension RawNode {
   /// Handles a message from another node, or an answer of a local thread.
   /// - Throws: what makes the message wrong. It has then been ignored, except that a higher term was followed.
   public mutating func step(_ message: borrowing Message) throws(RaftError) {
-    if message.type.isLocal, !message.isStorageAnswer { throw .stepLocalMessage }
-    if message.type.isResponse, !message.from.isLocalThread, tracker.slot(of: message.from) == nil {
-      throw .stepPeerNotFound
-    }
-    try validate(message)
-    trace(.receive(message.type, from: message.from))
-    try stepChecked(message)
+    var message = copy message
+    try step(&message)
   }
 
   /// `step` of a message where it lies: nothing of it is copied, and it is as it was afterwards.
   ///
   /// Of the two kinds that all replication is made of, those that come as expected (from another node, in this term, with
-  /// numbers that can be) go straight to where they are handled. All else goes the long way, which leads these to the
-  /// same places.
+  /// numbers that can be) go straight to where they are handled. All else goes the long way, which would lead these to
+  /// the same places.
   public mutating func step(_ message: inout Message) throws(RaftError) {
     let from = message.from
     let numbers = message.term | message.logTerm | message.index | message.commit | message.rejectHint
     guard message.term == term, term != 0, numbers < impossibleNumber, from != id, from != .none, !from.isLocalThread
-    else { return try step(copy message) }
+    else { return try stepUnexpected(message) }
     if message.type == .append, role == .follower {
       if !message.entries.isEmpty { try validateEntries(message) }
       trace(.receive(.append, from: from))
@@ -82,7 +77,17 @@ extension RawNode {
       trace(.receive(.appendResponse, from: from))
       return try acknowledge(slot: slot, from: from, index: message.index)
     }
-    try step(copy message)
+    try stepUnexpected(message)
+  }
+
+  private mutating func stepUnexpected(_ message: borrowing Message) throws(RaftError) {
+    if message.type.isLocal, !message.isStorageAnswer { throw .stepLocalMessage }
+    if message.type.isResponse, !message.from.isLocalThread, tracker.slot(of: message.from) == nil {
+      throw .stepPeerNotFound
+    }
+    try validate(message)
+    trace(.receive(message.type, from: message.from))
+    try stepChecked(message)
   }
 
   private func validate(_ message: borrowing Message) throws(RaftError) {
@@ -179,10 +184,16 @@ extension RawNode {
     becomeFollower(term: message.term, leader: isFromLeader ? message.from : .none)
   }
 
+  /// Whether a leader of an earlier term is told of this node's. With etcd's raft only stickiness to the leader is a reason;
+  /// but a learner, or a voter that was made one, never campaigns, so where it has a higher term than its leader (it stood
+  /// for election before) it would take nothing from it for ever.
+  private var tellsOldLeaders: Bool {
+    configuration.checkQuorum || configuration.preVote || isLearner
+  }
+
   private mutating func handleLowerTerm(_ message: Message) {
     switch message.type {
-    case .heartbeat where configuration.checkQuorum || configuration.preVote,
-      .append where configuration.checkQuorum || configuration.preVote:
+    case .heartbeat where tellsOldLeaders, .append where tellsOldLeaders:
       // A node that was cut off came back with a higher term than the leader's. With stickiness nobody listens to its
       // campaigns, so the leader must hear of its term otherwise and step down, once, to let it in again.
       send(Message(type: .appendResponse, to: message.from))

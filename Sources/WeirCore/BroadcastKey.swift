@@ -1,3 +1,5 @@
+// Cost: shifts and masks of one word; no memory, no branch but one for the tier behind the last.
+
 /// The order of the broadcast queue as one number, smallest first: 8 bits of transmissions, 16 bits of length and 40 bits
 /// of age, the latter two turned round so that long and new come first.
 enum BroadcastKey {

@@ -1,6 +1,7 @@
 // Cost with n keys: a descent is log32 n nodes at most while the tree has only grown (2 for 1,000 keys, 3 for 30,000),
 // each a binary search without branches over at most 64 words (8 cache lines, of which about 4 are touched); inserting and
-// removing shift half a leaf on average, 384 bytes.
+// removing shift half a leaf on average, 384 bytes. Expected: 20 to 30 ns each at 10,000 keys in the caches. Measured: taking
+// 10 of 10,000 out of one tier and putting them into the next 0.51 us with all else that a take does.
 
 /// Numbers in ascending order, each with the slot it stands for: a B+ tree in one block of memory.
 ///

@@ -1,3 +1,5 @@
+// Cost: names for whole numbers.
+
 /// The identity of a Raft member; 0 is nobody.
 public typealias NodeID = UInt64
 

@@ -1,5 +1,6 @@
-// Cost of one acknowledgement: two look-ups of the slot in each half, then at most two passes of `MajorityQuorum`.
-// Measured: 7 ns for two halves of 3 voters.
+// Cost of one acknowledgement: two look-ups of the slot in each half, then at most two passes of `MajorityQuorum`, and
+// three branches, of which a voter in one half only makes two hard to guess. Measured: 6.4 ns for two halves of 3 voters,
+// 112 instructions.
 
 /// The commit index of a whole configuration, joint or not, kept up to date acknowledgement by acknowledgement.
 ///

@@ -1,4 +1,5 @@
-// Cost: 2 instructions for a minimum or a maximum, nothing in memory, no branch. Measured within `MajorityQuorum`.
+// Cost: 2 instructions for a minimum or a maximum, nothing in memory, no branch. Of 3 numbers 4 of them, of 5 10, of 7 20,
+// of 9 34. Expected: 1 ns to 6; measured within `MajorityQuorum`.
 
 /// The middle one of 3, 5, 7 or 9 numbers by minima and maxima.
 ///

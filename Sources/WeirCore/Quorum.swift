@@ -1,6 +1,7 @@
 // Cost of a joint or majority decision by voter id: one call of the closure per voter (the caller's look-up decides the
-// price), then an insertion sort of at most 9 numbers on the stack. The path per acknowledgement is `MajorityQuorum`
-// and `JointQuorum`, which sort nothing.
+// price), then an insertion sort of at most 9 numbers on the stack, whose branches nobody predicts. Expected: 10 to 20 ns
+// for 3 voters with a look-up that costs nothing. The path per acknowledgement is `MajorityQuorum` and `JointQuorum`,
+// which sort nothing and are what is measured.
 
 /// What the votes that are in so far decide.
 @frozen

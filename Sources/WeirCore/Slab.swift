@@ -1,3 +1,6 @@
+// Cost of a slab: its memory, zeroed once, which is a page fault for each 4 KB (expected: 100 to 200 us for 1 MiB). It is
+// used over and over, so that the steady state has none. A reference counted up and down: 2 to 5 ns.
+
 /// What a batch of entries keeps alive: the one slab that its frames lie in, or a list of slices of several.
 ///
 /// One reference of one type for both: a message is copied, moved and dropped for each hop, and every reference in it is

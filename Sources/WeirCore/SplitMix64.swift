@@ -1,3 +1,6 @@
+// Cost of a number: three multiplications and shifts in a chain of about 12 cycles, 8 bytes of state. Expected: 3 to 4 ns
+// where each depends on the last, 1 where the processor overlaps them.
+
 /// The project's seeded generator: small, fast, and the same numbers from the same seed on every machine and in every
 /// process (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
 ///

@@ -56,7 +56,7 @@ struct ProcessesTests {
   @Test("The suite over processes is checked like any other, and every process ends with it")
   func suite() throws {
     try BenchProcess.withFolder { folder in
-      let output = try BenchProcess.run(["processes", "--short", "--keys", "500", "--json", "-"], in: folder)
+      let output = try BenchProcess.run(["processes", "--scale", "0.05", "--keys", "500", "--json", "-"], in: folder)
       let summary = try JSONDecoder().decode(BenchSummary.self, from: Data(output.standardOutput.utf8))
       #expect(CommandLineTests.timingAside(summary.problems) == [])
       #expect(summary.configuration.target == "processes")
@@ -96,7 +96,7 @@ struct ProcessesTests {
   @Test("A node process that dies makes the run invalid, and the others end with it")
   func lostChild() throws {
     try BenchProcess.withFolder { folder in
-      let bench = try Running(Self.arguments + ["--short"], in: folder)
+      let bench = try Running(Self.arguments + ["--scale", "0.1"], in: folder)
       #expect(Self.eventually { bench.children.count(where: Self.isThere) == 3 })
       let children = bench.children
       // Not before the cluster serves: a cluster that does not come up is another failure.

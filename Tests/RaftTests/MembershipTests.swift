@@ -28,6 +28,29 @@ import WeirCore
         == "1/\(last + 1) EntryConfChangeV2\n")
   }
 
+  /// Without pre-votes and quorum checks a node that was cut off comes back with a higher term and campaigns, which is how
+  /// the others learn of it. A learner does not campaign.
+  @Test func aLearnerWithAHigherTermTellsTheLeader() throws {
+    var cluster = try TestCluster(voters: [1, 2], learners: [3])
+    try cluster.elect(1)
+    try cluster.node(3).raw.step(Message(type: .vote, to: 3, from: 2, term: 9))
+    _ = try cluster.drain(cluster.node(3))
+    #expect(cluster.node(3).raw.term == 9)
+    cluster.node(1).raw.tick()
+    try cluster.settle()
+    #expect(cluster.node(1).raw.role == .follower && cluster.node(1).raw.term == 9)
+    try cluster.elect(1)
+    try cluster.propose("x", at: 1)
+    try cluster.settle()
+    #expect(cluster.node(3).appliedPayloads.last == Array("x".utf8))
+    // A voter keeps silent, as in etcd's raft: it will campaign.
+    try cluster.node(2).raw.step(Message(type: .vote, to: 2, from: 1, term: 20))
+    _ = try cluster.drain(cluster.node(2))
+    try cluster.node(2).raw.step(Message(type: .heartbeat, to: 2, from: 1, term: 10))
+    let answers = try cluster.drain(cluster.node(2))
+    #expect(answers.isEmpty)
+  }
+
   @Test func anExplicitJointConfigurationIsNotLeftByItself() throws {
     let cluster = try TestCluster(voters: [1])
     try cluster.node(1).raw.campaign()

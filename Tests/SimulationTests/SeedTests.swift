@@ -50,12 +50,25 @@ struct SeedTests {
     #expect(report[.leaderRemoved] > 0 && report[.jointConfiguration] > 0)
   }
 
+  /// A node that was stopped because it was no member had been added again when the last leader went.
+  @Test("Nodes that were stopped too early are started again where their votes are needed")
+  func neededNode() {
+    #expect(Simulator.run(seed: 8512, profile: .membership).violation == nil)
+  }
+
   /// A transfer that came to nothing kept the leader from leaving a joint configuration, and nobody wrote afterwards.
   @Test("A failed transfer does not keep a quiet cluster in a joint configuration")
   func failedTransfer() {
     let report = Simulator.run(seed: 820, profile: .slowApply)
     #expect(report.violation == nil)
     #expect(report[.transfer] > 0 && report[.jointConfiguration] > 0)
+  }
+
+  @Test("A voter that became a learner with a higher term than its leader comes back")
+  func learnerWithHigherTerm() {
+    let plan = Simulator.plan(seed: 3316, profile: .slowApply)
+    #expect(!plan.core.preVote && !plan.core.checkQuorum)
+    #expect(Simulator.run(plan).violation == nil)
   }
 
   /// A cluster only counts as converged if its learners hold and have applied what the leader has.

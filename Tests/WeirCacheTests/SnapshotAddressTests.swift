@@ -79,6 +79,30 @@ import WeirTransport
     #expect(nodes[3].store.get(Array("key499".utf8)) == Array("after".utf8))
   }
 
+  /// No entry of the log says who the cluster began with. A node that believed itself alone would elect itself.
+  @Test func whoJoinsKnowsTheWholeConfiguration() async throws {
+    let cluster = try EmbeddedCluster(nodeCount: 3, seed: 33, log: quietLog()) { $0.tickNanoseconds = 20_000_000 }
+    defer { cluster.stop() }
+    let leading = try #require(cluster.waitForLeader(deadlineNanoseconds: deadline(inSeconds: 60)))
+    var configuration = NodeConfiguration(
+      id: 4, clusterID: 33, listenAddress: try SocketAddress(host: "127.0.0.1", port: 0), initialVoters: [], seed: 4,
+      log: quietLog())
+    configuration.tickNanoseconds = 20_000_000
+    let joiner = try Node(configuration)
+    joiner.start()
+    defer { joiner.stop() }
+    let change = try await leading.addVoter(4, address: try #require(joiner.address))
+    #expect(eventually { joiner.status.appliedIndex >= change })
+    let membership = try await joiner.membership()
+    #expect(membership.configuration.voters == [1, 2, 3, 4])
+    #expect(membership.addresses.keys.sorted() == [1, 2, 3, 4])
+    // Alone, it must not come to lead.
+    cluster.stop()
+    #expect(!eventually(3) { joiner.isLeader })
+    let error = await #expect(throws: NodeError.self) { _ = try await joiner.apply(setCommand("a", "b")) }
+    #expect(error == .notLeader(hint: nil) || error == .notLeader(hint: leading.id))
+  }
+
   /// What a follower is sent in place of the log says it too, and what it was told directly counts for more.
   @Test func aStateThatIsSentSaysWhereTheMembersAre() throws {
     let store = KeyValueStore(shardCount: 2, hashSeed: 5)

@@ -1,3 +1,4 @@
+import Foundation
 import HotPaths
 import Testing
 import WeirCore
@@ -38,5 +39,18 @@ import WeirCore
     let count = count(PlantedAllocation(in: workload, period: min(1000, steps)))
     #expect(count.allocations > 0)
     #expect(count.allocatedBytes >= 100 * count.allocations)
+  }
+
+  /// A path without a file of thresholds would pass the check of `Benchmarks/` whatever it does.
+  @Test(arguments: paths.map(\.name))
+  func theBenchmarksHoldEachPathToNoAllocation(name: String) throws {
+    let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+      .deletingLastPathComponent()
+    let folder = root.appendingPathComponent("Benchmarks/Thresholds")
+    let files = try FileManager.default.contentsOfDirectory(atPath: folder.path)
+    let file = try #require(files.first { $0.hasSuffix(".\(name).p90.json") })
+    let data = try Data(contentsOf: folder.appendingPathComponent(file))
+    let thresholds = try JSONDecoder().decode([String: Int].self, from: data)
+    #expect(thresholds == ["allocationsPerMillionOps": 0, "allocatedBytesPerMillionOps": 0])
   }
 }

@@ -171,4 +171,49 @@ import Testing
     while let item = order.removeCeiling(0, below: .max) { keys.remove(item.key) }
     #expect(keys.isEmpty)
   }
+
+  /// The lists of what was not sent, with lengths from all of the range: they find what a sorted array finds.
+  @Test(arguments: 0..<4)
+  func theListsFindTheNewestOfTheLongestThatFits(seed: Int) {
+    var random = SplitMix64(seed: UInt64(200 + seed))
+    let lengths = (0..<12).map { _ in random.below(65_536) } + [0, 1, 255, 256, 65_535]
+    var lists = BroadcastLists(capacity: 64)
+    lists.grow(capacity: 512)
+    var queued: [(slot: UInt32, length: Int)] = []
+    var free = (0..<512 as Range<UInt32>).map { $0 }
+    // Newest last; the order of the lists is by length, then from the back.
+    func first(atMost length: Int) -> UInt32? {
+      guard let longest = queued.map(\.length).filter({ $0 <= length }).max() else { return nil }
+      return queued.last { $0.length == longest }?.slot
+    }
+    for step in 0..<6000 {
+      if !free.isEmpty, random.chance(step % 1000 < 600 ? 70 : 30) {
+        let slot = free.remove(at: random.below(free.count))
+        let length = lengths[random.below(lengths.count)]
+        lists.putNewest(slot, length: length)
+        queued.append((slot, length))
+      } else if !queued.isEmpty {
+        let item = queued.remove(at: random.below(queued.count))
+        lists.remove(item.slot, length: item.length)
+        free.append(item.slot)
+      }
+      let limit = random.chance(50) ? lengths[random.below(lengths.count)] : random.below(65_536)
+      let found = lists.newest(atMost: limit)
+      let expected = first(atMost: limit)
+      if found != expected { Issue.record("step \(step): \(String(describing: found)) at most \(limit)") }
+      let shortest = queued.map(\.length).min()
+      let last = lists.last
+      if last != queued.first(where: { $0.length == shortest })?.slot { Issue.record("step \(step): the last") }
+    }
+    var order: [UInt32] = []
+    var next = lists.first
+    while let slot = next {
+      order.append(slot)
+      next = lists.following(slot, length: queued.first { $0.slot == slot }?.length ?? 0)
+    }
+    let sorted = queued.indices.sorted {
+      queued[$0].length != queued[$1].length ? queued[$0].length > queued[$1].length : $0 > $1
+    }
+    #expect(order == sorted.map { queued[$0].slot })
+  }
 }

@@ -36,7 +36,7 @@ import WeirCore
   }
 
   @Test func aMessageHeadIsSummedAsTheRest() {
-    var random = SeededGenerator(seed: 8)
+    var random = SplitMix64(seed: 8)
     for offset in 0..<64 {
       let source = (0..<160).map { _ in UInt8(truncatingIfNeeded: random.next()) }
       source.withUnsafeBytes { bytes in

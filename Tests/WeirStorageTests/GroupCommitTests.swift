@@ -139,16 +139,18 @@ struct GroupCommitTests {
     let options = LogOptions.small(sync: .off)
     let outcomes = Outcomes()
     let (log, _) = try GroupCommitLog.open(fileSystem: disk, directory: "/log", options: options)
-    for number in 1...300 {
+    // Each in a batch of its own, on a machine that is busy, these take 13 segments: below the number at which the
+    // log syncs in order not to keep too many files open.
+    for number in 1...200 {
       log.submit(
         makeEntries(from: UInt64(number), count: 1, term: 1, payloadBytes: 200), completion: outcomes.completion(number)
       )
     }
-    outcomes.wait(for: 300)
+    outcomes.wait(for: 200)
     #expect(log.counters.syncs == 0)
     let killed = disk.copy()
     disk.crash(survivalPerMille: 0)
-    #expect(try openLog(killed, options).entries.count == 300)
+    #expect(try openLog(killed, options).entries.count == 200)
     #expect(try openLog(disk, options).entries.isEmpty)
   }
 

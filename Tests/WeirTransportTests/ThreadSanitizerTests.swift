@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 import Testing
 
 /// Whether the thread sanitizer is worth its hours: a race that is really there has to be reported.
@@ -15,14 +16,31 @@ import Testing
     shared.initialize(to: 0)
     nonisolated(unsafe) let word = shared
     let done = DispatchSemaphore(value: 0)
+    let started = Started()
     for _ in 0..<2 {
       Thread {
-        for _ in 0..<100_000 { word.pointee &+= 1 }
+        // In turns, and both alive to the end: of an access by a thread that is gone, or whose history has run on, the
+        // sanitizer may not say anything. Relaxed, so as to order nothing.
+        started.wait(for: 2)
+        for _ in 0..<1000 {
+          word.pointee &+= 1
+          sched_yield()
+        }
+        started.wait(for: 4)
         done.signal()
       }.start()
     }
     for _ in 0..<2 { done.wait() }
     #expect(word.pointee > 0)
+  }
+
+  private final class Started: Sendable {
+    private let count = Atomic<Int>(0)
+
+    func wait(for number: Int) {
+      count.wrappingAdd(1, ordering: .relaxed)
+      while count.load(ordering: .relaxed) < number { sched_yield() }
+    }
   }
 
   @Test(.enabled(if: isSanitized && !isPlanted, "only in a build with --sanitize=thread"))

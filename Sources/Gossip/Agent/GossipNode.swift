@@ -111,7 +111,11 @@ public final class GossipNode: Sendable {
       self.join(addresses.dropFirst(), result, completion)
     }
     do throws(WireError) {
-      loop.join(try JoinAddress(parsing: text), completion: goOn)
+      let target = try JoinAddress(parsing: text)
+      if loop.configuration.requiresNodeNames, target.name == nil {
+        return goOn(.failure(.nameRequired(address: text)))
+      }
+      loop.join(target, completion: goOn)
     } catch {
       goOn(.failure(.wire(error)))
     }

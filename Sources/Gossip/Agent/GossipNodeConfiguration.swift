@@ -30,6 +30,9 @@ public struct GossipNodeConfiguration: Sendable {
   public var startsFromWallClock = true
   /// Whether the addresses given to `join` are tried again, every `rejoinIntervalNanoseconds`, while the node is alone.
   public var retriesJoin = true
+  /// Whether every address given to `join` must name its member, `name/host:port`: where addresses are given to other
+  /// members over time, one that was meant must not be taken for another (memberlist's RequireNodeNames).
+  public var requiresNodeNames = false
 
   public init(name: NodeName, bind: GossipAddress, membership: MembershipConfiguration = .lan) {
     self.name = name
@@ -62,6 +65,8 @@ public enum GossipNodeError: Error, Sendable, Equatable {
   case wrongMember(expected: NodeName)
   /// Too many streams are open: try again later.
   case tooManyStreams(limit: Int)
+  /// The address to join names no member, and the configuration wants it to.
+  case nameRequired(address: String)
 }
 
 extension GossipNodeError: CustomStringConvertible {
@@ -77,6 +82,7 @@ extension GossipNodeError: CustomStringConvertible {
     case .membership(let error): "\(error)"
     case .mergeRefused(let text): "the application refused the merge: \(text)"
     case .wrongMember(let expected): "the peer is not \(expected)"
+    case .nameRequired(let address): "\(address) names no member: write name/host:port"
     case .tooManyStreams(let limit): "\(limit) streams are open already: try again later"
     }
   }

@@ -12,6 +12,9 @@ struct BroadcastStore: ~Copyable {
   private(set) var offeredBytes = 0
   private var userBytes = 0
   private let smallestUserMessageBytes: Int
+  private let retransmitMultiplier: Int
+  /// Whether everybody passes user messages on, and each must be sent often enough to reach all.
+  private let spreadsUserMessages: Bool
 
   /// Announcements whose message has been sent as often as it will be, or was replaced by a later one.
   var finishedAnnouncements: [UInt64] = []
@@ -21,11 +24,13 @@ struct BroadcastStore: ~Copyable {
   private static var smallestMembershipMessageBytes: Int { 20 }
 
   init(_ configuration: MembershipConfiguration, hashSeed: UInt64) {
+    retransmitMultiplier = max(0, configuration.retransmitMultiplier)
+    spreadsUserMessages = configuration.identifiesUserBroadcasts
     membership = BroadcastQueue(
-      retransmitMultiplier: max(0, configuration.retransmitMultiplier),
+      retransmitMultiplier: retransmitMultiplier,
       maximumCount: max(1, min(configuration.maximumMembers, 1 << 20)), hashSeed: hashSeed)
     user = BroadcastQueue(
-      retransmitMultiplier: max(0, configuration.retransmitMultiplier),
+      retransmitMultiplier: retransmitMultiplier,
       maximumCount: max(1, min(configuration.maximumQueuedUserBroadcasts, 1 << 20)), hashSeed: hashSeed)
     smallestUserMessageBytes = 1 + (configuration.identifiesUserBroadcasts ? BroadcastIdentity.encodedSizeBytes : 0)
   }
@@ -89,7 +94,7 @@ struct BroadcastStore: ~Copyable {
   mutating func takeMembership(limitBytes: Int, nodeCount: Int, into composer: inout PacketComposer) -> Int {
     var finished: [UInt64] = []
     let used = Self.take(
-      from: &membership, limitBytes: limitBytes, nodeCount: nodeCount,
+      from: &membership, limitBytes: limitBytes, transmissions: limit(nodeCount: nodeCount),
       smallestBytes: Self.smallestMembershipMessageBytes, into: &composer
     ) { if $0.tag != 0 { finished.append($0.tag) } }
     finishedAnnouncements += finished
@@ -99,16 +104,25 @@ struct BroadcastStore: ~Copyable {
   /// Adds user messages to a packet, queued ones first.
   mutating func takeUser(limitBytes: Int, nodeCount: Int, into composer: inout PacketComposer) {
     var finishedBytes = 0
+    var transmissions = limit(nodeCount: nodeCount)
+    if spreadsUserMessages {
+      transmissions = max(transmissions, Formulas.userBroadcastTransmissions(nodeCount: nodeCount))
+    }
     let used = Self.take(
-      from: &user, limitBytes: limitBytes, nodeCount: nodeCount, smallestBytes: smallestUserMessageBytes,
+      from: &user, limitBytes: limitBytes, transmissions: transmissions, smallestBytes: smallestUserMessageBytes,
       into: &composer
     ) { finishedBytes += Int($0.tag) }
     userBytes -= finishedBytes
     takeOffered(limitBytes: limitBytes - used, into: &composer)
   }
 
+  /// memberlist's count of transmissions.
+  private func limit(nodeCount: Int) -> Int {
+    Formulas.retransmitLimit(multiplier: retransmitMultiplier, nodeCount: nodeCount)
+  }
+
   private static func take(
-    from queue: inout BroadcastQueue, limitBytes: Int, nodeCount: Int, smallestBytes: Int,
+    from queue: inout BroadcastQueue, limitBytes: Int, transmissions: Int, smallestBytes: Int,
     into composer: inout PacketComposer, onFinish: (FinishedBroadcast) -> Void
   ) -> Int {
     guard !queue.isEmpty, limitBytes > 0 else { return 0 }
@@ -116,7 +130,9 @@ struct BroadcastStore: ~Copyable {
     // be tiny, each is counted as a little longer than it is.
     let overhead = max(PacketComposer.compoundPartBytes, limitBytes / 120 - smallestBytes + 1)
     var used = 0
-    queue.take(overheadBytes: overhead, limitBytes: limitBytes, nodeCount: nodeCount, onFinish: onFinish) { payload in
+    queue.take(
+      overheadBytes: overhead, limitBytes: limitBytes, transmissions: transmissions, onFinish: onFinish
+    ) { payload in
       used += PacketComposer.compoundPartBytes + payload.byteCount
       composer.add(payload)
     }

@@ -70,6 +70,8 @@ extension [UInt8] {
   }
 
   mutating func append(copying bytes: Span<UInt8>) {
+    // The library would note the length, 0, in the storage that all empty arrays share: no harm, but a race on paper.
+    guard !bytes.isEmpty else { return }
     append(addingCapacity: bytes.count) { output in
       for index in bytes.indices { output.append(bytes[index]) }
     }

@@ -28,6 +28,7 @@ extension SimulatedCluster {
   /// Looks whether the cluster has come together; then the run is over.
   func lookAfterHealing() throws(Violation) {
     guard let leader = leaderPosition() else {
+      try startNeededNodes()
       // Ten timeouts, each up to twice its length, on clocks that may be slow.
       if !leaderSinceHealing, !cannotRecover, now - healedNanoseconds > 25 * plan.electionTimeoutNanoseconds {
         throw broken(.liveness, "no leader: \(stateOfAffairs())")
@@ -37,6 +38,14 @@ extension SimulatedCluster {
     leaderSinceHealing = true
     try retireRemovedNodes(nodes[leader])
     if isConverged(nodes[leader]) { isOver = true }
+  }
+
+  /// Without a leader the operator starts every node that one of those that run takes for a member: a node that was stopped
+  /// because it was none may have been added again, and its vote be needed.
+  private func startNeededNodes() throws(Violation) {
+    for node in nodes where !node.isUp && nodes.contains(where: { $0.isUp && isMember(node, $0.configuration) }) {
+      try restart(node)
+    }
   }
 
   /// The operator stops nodes that are no members any more, and starts those that are again.

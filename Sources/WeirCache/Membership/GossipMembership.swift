@@ -58,7 +58,7 @@ public final class GossipMembership: Sendable {
   }
 
   /// The nodes whose address has been handed to this one's transport so far.
-  public var introducedNodes: Set<NodeID> { introductions.introduced.withLock { $0 } }
+  public var introducedNodes: Set<NodeID> { introductions.introduced.withLock { Set($0.map(\.self)) } }
 
   /// Exchanges state with the nodes at `addresses`, from which all others become known. Blocks the calling thread, but
   /// needs none of those that tasks share.

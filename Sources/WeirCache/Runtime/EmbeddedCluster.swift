@@ -127,8 +127,10 @@ public final class EmbeddedCluster: Sendable {
   }
 }
 
-/// The nodes of an embedded cluster did not find each other through gossip.
+/// The nodes of a cluster did not find each other through gossip.
 public struct IntroductionTimeout: Error, CustomStringConvertible {
+  public init() {}
+
   public var description: String {
     "the nodes did not find each other by gossip within 30 s: the machine is overloaded, or loopback is filtered"
   }

@@ -159,6 +159,14 @@ extension NodeLoop {
     transfers.removeAll()
   }
 
+  /// Raft gives a transfer up after an election timeout: the message was lost, or its target still had a change of members
+  /// to apply, with which nobody stands for election. The caller's time is not over, so it is tried again.
+  func repeatTransfers() {
+    guard role == .leader, raft.leadTransferee == .none, let transfer = transfers.last else { return }
+    published.leaseExpiryNanoseconds.store(0, ordering: .sequentiallyConsistent)
+    raft.transferLeadership(to: transfer.target)
+  }
+
   func expireTransfers() {
     guard !transfers.isEmpty else { return }
     let expired = transfers.filter { $0.deadlineNanoseconds <= now }

@@ -86,22 +86,33 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     log = configuration.log
     board = configuration.stageBoard
     durable = recovered?.storage
-    let snapshot = recovered?.snapshot
+    let snapshot =
+      recovered == nil ? Self.bootstrap(configuration.initialVoters) : recovered?.snapshot
     configurationState = snapshot?.configuration ?? ConfigurationState(voters: configuration.initialVoters.sorted())
     configurationIndex = snapshot?.index ?? 0
     appliedIndex = snapshot?.index ?? 0
     client = CallbackLane(maximumBytes: configuration.maximumLaneBytes)
     retention = LogRetention(
       maximumBytes: configuration.maximumLogBytes, trailingBytes: configuration.trailingLogBytes)
-    raft = try Self.makeRaft(configuration, configurationState, recovered)
+    raft = try Self.makeRaft(configuration, configurationState, snapshot, recovered)
     client.slot = 0
     lanes.append(client)
     transport.delegate = self
     if let recovered { meetMembers(ofSnapshot: recovered.memberAddresses) }
   }
 
+  /// What a cluster starts from: an empty state at index 1 of term 1, with the members that it starts with. Their log
+  /// begins behind it, since no entry says who they are: a node that joins later and was given the log from its first
+  /// entry on would believe that it is alone with those who were added since, and might lead without the others. This
+  /// way it is sent a state first, and with it the whole configuration. Nil for a node that joins.
+  static func bootstrap(_ voters: [NodeID]) -> SnapshotMetadata? {
+    guard !voters.isEmpty else { return nil }
+    return SnapshotMetadata(index: 1, term: 1, configuration: ConfigurationState(voters: voters.sorted()))
+  }
+
   private static func makeRaft(
-    _ configuration: NodeConfiguration, _ state: ConfigurationState, _ recovered: RecoveredNode?
+    _ configuration: NodeConfiguration, _ state: ConfigurationState, _ snapshot: SnapshotMetadata?,
+    _ recovered: RecoveredNode?
   ) throws(RaftError) -> RawNode {
     var settings = RaftConfiguration(id: configuration.id)
     settings.electionTicks = configuration.electionTicks
@@ -120,15 +131,22 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     settings.refuseVotesWithinLease = true
     settings.randomSeed = configuration.seed
     guard let recovered else {
-      return try RawNode(configuration: settings, log: LogBuffer(), configurationState: state)
+      let start = snapshot ?? SnapshotMetadata()
+      return try RawNode(
+        configuration: settings, log: LogBuffer(anchorIndex: start.index, anchorTerm: start.term),
+        hardState: HardState(term: start.term, commit: start.index), configurationState: state, applied: start.index,
+        availableSnapshot: snapshot.map { Snapshot(metadata: $0) })
     }
     settings.asynchronousStorageWrites = true
     // What this node promised before it restarted it does not remember, so it keeps still for as long as that may hold.
-    settings.refuseVotesAfterStart = !recovered.recovered.hardState.isEmpty
+    var hardState = recovered.recovered.hardState
+    settings.refuseVotesAfterStart = !recovered.isNew && !hardState.isEmpty
+    // A node that has just been started for the first time has a snapshot and no term yet.
+    if let snapshot, hardState.term < snapshot.term { hardState.term = snapshot.term }
     return try RawNode(
-      configuration: settings, log: recovered.recovered.takeLog(), hardState: recovered.recovered.hardState,
-      configurationState: state, applied: recovered.snapshot?.index ?? 0,
-      availableSnapshot: recovered.snapshot.map { Snapshot(metadata: $0) })
+      configuration: settings, log: recovered.recovered.takeLog(), hardState: hardState,
+      configurationState: state, applied: snapshot?.index ?? 0,
+      availableSnapshot: snapshot.map { Snapshot(metadata: $0) })
   }
 
   func addPeer(_ peer: NodeID, address: SocketAddress) {
@@ -185,6 +203,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     nextTick = now + configuration.tickNanoseconds
     raft.tick()
     expireTransfers()
+    repeatTransfers()
     forgetDeparted()
   }
 

@@ -237,18 +237,28 @@ struct RecoveredNode {
   var storage: DurableStorage
   var recovered: RecoveredState
   var snapshot: SnapshotMetadata?
+  /// Whether the directory was empty before: nothing was promised to anybody.
+  var isNew = false
   /// Where the snapshot says that its members are.
   var memberAddresses: [NodeID: String] = [:]
 
   /// Opens a node's directory and brings its state machine to where the newest snapshot is.
+  /// - Parameter start: what the node starts from if the directory is new; nil: from nothing.
   static func open(
-    _ configuration: NodeConfiguration, directory: String, sync: SyncPolicy, store: KeyValueStore,
+    _ configuration: NodeConfiguration, directory: String, sync: SyncPolicy, start: SnapshotMetadata?,
+    store: KeyValueStore,
     wake: @escaping @Sendable () -> Void
   ) throws -> RecoveredNode {
     let fileSystem = configuration.fileSystem
     try fileSystem.createDirectory(directory)
     let snapshots = try SnapshotStore.open(fileSystem: fileSystem, directory: directory + "/snapshots")
-    let newest = try snapshots.newest()
+    var newest = try snapshots.newest()
+    var isNew = false
+    if newest == nil, try isEmpty(directory + "/log", fileSystem) {
+      isNew = true
+      // What the members of a new cluster start from, see `NodeLoop.bootstrap`. Whole before the log is made.
+      if let start { newest = try snapshots.create(start).finish() }
+    }
     var memberAddresses: [NodeID: String] = [:]
     if let newest {
       let restore = StateRestore(into: store)
@@ -266,6 +276,12 @@ struct RecoveredNode {
       label: "weir.log.\(configuration.id)")
     let storage = DurableStorage(log: log, snapshots: snapshots, hardState: recovered.hardState, wake: wake)
     return RecoveredNode(
-      storage: storage, recovered: recovered, snapshot: newest?.metadata, memberAddresses: memberAddresses)
+      storage: storage, recovered: recovered, snapshot: newest?.metadata, isNew: isNew,
+      memberAddresses: memberAddresses)
+  }
+
+  private static func isEmpty(_ directory: String, _ fileSystem: any FileSystem) throws(FileError) -> Bool {
+    try fileSystem.createDirectory(directory)
+    return try fileSystem.list(directory).isEmpty
   }
 }

@@ -147,8 +147,12 @@ struct GossipFigures: Encodable {
     if slowMembers.falsePositivesLifeguard * 20 > slowMembers.falsePositivesPlain {
       missed.append("Lifeguard leaves more than 1/20 of plain SWIM's false positives")
     }
-    for figure in convergence where figure.complete < figure.trials || figure.meanRounds > Double(figure.boundRounds) {
-      missed.append("broadcasts to \(figure.members) members take more rounds than the bound, or do not arrive")
+    for figure in convergence where figure.meanRounds > Double(figure.boundRounds) {
+      missed.append("broadcasts to \(figure.members) members take more rounds than the bound")
+    }
+    // One in a thousand may miss somebody; of the few that are tried here, one in fifty.
+    for figure in convergence where figure.complete * 50 < figure.trials * 49 {
+      missed.append("\(figure.trials - figure.complete) of \(figure.trials) broadcasts did not reach all members")
     }
     if let least = traffic.map(\.packetBytesPerMemberAndPeriod).min(),
       let most = traffic.map(\.packetBytesPerMemberAndPeriod).max(), most > least * 1.25
@@ -202,10 +206,15 @@ struct GossipFigures: Encodable {
           ("Lifeguard", slow.falsePositivesLifeguard, slow.falsePositivesAtHealthyLifeguard),
         ].map { ($0.0, [slow.virtualMinutes, Double($0.1), Double($0.2)]) }),
       Self.section(
-        "a user broadcast, in gossip rounds until all have it",
-        ["mean", "maximum", "bound", "duplicates a member"],
+        "\(convergence.first?.trials ?? 0) user broadcasts, in gossip rounds until all have it",
+        ["reach all", "mean", "maximum", "bound", "duplicates a member"],
         convergence.map {
-          ("\($0.members) members", [$0.meanRounds, $0.maximumRounds, Double($0.boundRounds), $0.duplicatesPerMember])
+          (
+            "\($0.members) members",
+            [
+              Double($0.complete), $0.meanRounds, $0.maximumRounds, Double($0.boundRounds), $0.duplicatesPerMember,
+            ]
+          )
         }),
     ]
     return sections.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")

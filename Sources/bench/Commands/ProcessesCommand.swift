@@ -21,6 +21,9 @@ struct Processes: ParsableCommand {
   @Flag(help: "A suite of a few seconds, to see that everything works; its tails say nothing.")
   var short = false
 
+  @Option(help: .hidden)
+  var scale = 1.0
+
   @Flag(help: "Run the suite in one process as well, and print both side by side.")
   var compare = false
 
@@ -29,12 +32,13 @@ struct Processes: ParsableCommand {
 
   func validate() throws {
     guard (1...64).contains(connections) else { throw ValidationError("--connections must be 1...64") }
+    guard (0.01...1).contains(scale) else { throw ValidationError("--scale must be 0.01...1") }
     guard !compare || options.json != "-" else { throw ValidationError("--compare and --json - exclude each other") }
   }
 
   func run() throws {
     var suites = options.factory
-    if short { suites.scale = 0.2 }
+    suites.scale = short ? 0.2 : scale
     let plan = suites.everything()
     let apart = try SuiteSession.run(
       plan, options: options,

@@ -9,9 +9,9 @@ import WeirTransport
 /// Sendable: the conversation lies under the lock, the rest is set before anybody else sees it.
 final class ChildNode: @unchecked Sendable {
   let id: NodeID
-  /// Where it listens for peers and for clients.
-  private(set) var peerAddress = ""
+  /// Where it listens for clients and for gossip.
   private(set) var clientAddress = ""
+  private(set) var gossipAddress = ""
   private let process = Process()
   private let input = Pipe()
   private let output = Pipe()
@@ -42,8 +42,8 @@ final class ChildNode: @unchecked Sendable {
     try process.run()
     let words = try lock.withLock { try receive() }.split(separator: " ").map(String.init)
     guard words.count == 3, words[0] == "address" else { throw TargetError("node process \(id) did not start") }
-    peerAddress = words[1]
-    clientAddress = words[2]
+    clientAddress = words[1]
+    gossipAddress = words[2]
   }
 
   /// Whatever happens to the parent's own run, no child outlives it.
@@ -63,8 +63,6 @@ final class ChildNode: @unchecked Sendable {
   }
 
   // MARK: Conversation
-
-  func tell(_ line: String) throws { try lock.withLock { try send(line) } }
 
   /// Sends a line and returns the one that answers it.
   func ask(_ line: String) throws -> String {

@@ -1,6 +1,7 @@
 import ArgumentParser
 import CWeir
 import Foundation
+import Gossip
 import Load
 import Logging
 import WeirCache
@@ -12,9 +13,11 @@ import WeirTransport
 /// keep each node in a process, and ended with them: by the end of its input, and by the kernel should its parent be
 /// killed.
 ///
-///     out: address 127.0.0.1:4711 127.0.0.1:4712    (for peers, for clients)
-///     in:  peer 1 127.0.0.1:4711                     (one line for each)
-///     in:  start                                     out: started
+/// The nodes find each other by gossip.
+///
+///     out: address 127.0.0.1:4712 127.0.0.1:4713    (for clients, for gossip)
+///     in:  join 127.0.0.1:4713                       out: joined
+///     in:  start                                     out: started    (once it knows all the others)
 ///     in:  report                                    out: a `NodeReport` as JSON
 ///     in:  stop                                      out: stopped
 struct NodeProcess: ParsableCommand {
@@ -52,13 +55,16 @@ struct NodeProcess: ParsableCommand {
       node: node,
       configuration: ClientServerConfiguration(
         listenAddress: try SocketAddress(host: "127.0.0.1", port: 0), eventLoop: eventLoop.configuration), log: log)
+    let gossip = try GossipMembership(
+      node: node, bind: GossipAddress(ip: IPAddress(127, 0, 0, 1), port: 0),
+      clientAddress: server.address.description, membership: .local, log: log)
     defer {
+      gossip.stop()
       server.stop()
       node.stop()
     }
-    guard let address = node.address else { throw UsageError("node \(id) does not listen") }
-    Self.say("address \(address) \(server.address)")
-    try serve(node)
+    Self.say("address \(server.address) \(gossip.agent.address)")
+    try serve(node, gossip)
   }
 
   private func settings(_ log: Logger) throws -> NodeConfiguration {
@@ -75,19 +81,31 @@ struct NodeProcess: ParsableCommand {
     return configuration
   }
 
-  private func serve(_ node: Node) throws {
+  private func serve(_ node: Node, _ gossip: GossipMembership) throws {
     while let line = readLine() {
       let words = line.split(separator: " ").map(String.init)
       switch words.first {
-      case "peer" where words.count == 3:
-        if let peer = UInt64(words[1]) { node.addPeer(peer, address: try SocketAddress(parsing: words[2])) }
+      case "join" where words.count == 2:
+        guard let address = GossipAddress(words[1]) else { throw UsageError("no address: \(words[1])") }
+        try gossip.join([address])
+        Self.say("joined")
       case "start":
+        try waitForOthers(gossip)
         node.start()
         Self.say("started")
-      case "report": Self.say(try NodeReport(of: node).line())
+      case "report": Self.say(try NodeReport(of: node, gossip.statistics).line())
       case "stop": return Self.say("stopped")
       default: throw UsageError("node-process does not understand '\(line)'")
       }
+    }
+  }
+
+  /// A node that starts before it knows the others loses its first election and waits for the next.
+  private func waitForOthers(_ gossip: GossipMembership) throws {
+    let deadline = cweir_monotonic_nanoseconds() + 30_000_000_000
+    while gossip.introducedNodes.count < nodes - 1 {
+      guard cweir_monotonic_nanoseconds() < deadline else { throw IntroductionTimeout() }
+      usleep(1000)
     }
   }
 
@@ -111,10 +129,13 @@ struct NodeReport: Codable {
   var wakeups: UInt64
   var syncs: UInt64
   var electionsWon: UInt64
+  var gossipPackets: UInt64
+  var gossipBytes: UInt64
+  var gossipCPUNanoseconds: UInt64
   /// Why the node has ended, if it has.
   var failure: String?
 
-  init(of node: Node) {
+  init(of node: Node, _ gossip: GossipStatistics) {
     let status = node.status
     let counters = node.counters
     id = node.id
@@ -132,6 +153,9 @@ struct NodeReport: Codable {
     wakeups = counters.wakeups
     syncs = counters.syncs
     electionsWon = counters.electionsWon
+    gossipPackets = UInt64(gossip.packetsSent)
+    gossipBytes = UInt64(gossip.packetBytesSent) + UInt64(gossip.streamBytesSent)
+    gossipCPUNanoseconds = gossip.cpuNanoseconds
     failure = node.failure
   }
 

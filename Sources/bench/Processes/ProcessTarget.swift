@@ -36,7 +36,9 @@ final class ProcessTarget: Target {
     func sum(_ path: KeyPath<NodeReport, UInt64>) -> UInt64 { reports.reduce(0) { $0 + $1[keyPath: path] } }
     return TargetCounters(
       peerMessages: sum(\.messagesSent), peerBytes: sum(\.bytesSent), wakeups: sum(\.wakeups), fsyncs: sum(\.syncs),
-      nodeCPUNanoseconds: sum(\.processCPUNanoseconds), otherProcessCPUNanoseconds: sum(\.processCPUNanoseconds),
+      gossipPackets: sum(\.gossipPackets), gossipBytes: sum(\.gossipBytes),
+      gossipCPUNanoseconds: sum(\.gossipCPUNanoseconds), nodeCPUNanoseconds: sum(\.processCPUNanoseconds),
+      otherProcessCPUNanoseconds: sum(\.processCPUNanoseconds),
       elections: sum(\.electionsWon))
   }
 
@@ -114,8 +116,8 @@ struct ProcessTargetFactory: TargetFactory {
   }
 
   private static func connect(_ children: [ChildNode]) throws {
-    for child in children {
-      for other in children where other.id != child.id { try child.tell("peer \(other.id) \(other.peerAddress)") }
+    for child in children.dropFirst() where try child.ask("join \(children[0].gossipAddress)") != "joined" {
+      throw TargetError("node process \(child.id) did not join the others")
     }
     for child in children where try child.ask("start") != "started" {
       throw TargetError("node process \(child.id) did not start")

@@ -250,6 +250,12 @@ struct GossipNodeTests {
     }
     let result = try await b.join(["127.0.0.1:1", "\(a.address)"])
     #expect(result.contacted == 1 && result.failures.count == 1)
+    configuration.name = "c"
+    configuration.requiresNodeNames = true
+    let c = try GossipNode(configuration)
+    await #expect(throws: GossipNodeError.nameRequired(address: "127.0.0.1:1")) { try await c.join(["127.0.0.1:1"]) }
+    try await c.join(["a/\(a.address)"])
+    await c.shutdown()
     await a.shutdown()
     await b.shutdown()
     await #expect(throws: GossipNodeError.isShutDown) { try await b.broadcast([1]) }

@@ -23,6 +23,16 @@ struct FormulaTests {
     #expect(Formulas.pushPullIntervalNanoseconds(baseNanoseconds: .max, nodeCount: 1_000_000) == .max)
   }
 
+  @Test("User broadcasts are sent often enough that one in a thousand misses a member")
+  func userBroadcastTransmissions() {
+    #expect(Formulas.userBroadcastTransmissions(nodeCount: 0) == 1)
+    #expect(Formulas.userBroadcastTransmissions(nodeCount: 1) == 1)
+    #expect(Formulas.userBroadcastTransmissions(nodeCount: 3) == 9)
+    #expect(Formulas.userBroadcastTransmissions(nodeCount: 9) == 10)
+    #expect(Formulas.userBroadcastTransmissions(nodeCount: 256) == 13)
+    #expect(Formulas.userBroadcastTransmissions(nodeCount: .max) == 51)
+  }
+
   @Test(
     "The minimum suspicion time is multiplier × max(1, log10 n) × interval, the middle cut to three decimals",
     arguments: [

@@ -1,5 +1,5 @@
 import Foundation
-import WeirCore
+import struct WeirCore.SplitMix64
 
 @testable import Gossip
 

@@ -1,5 +1,5 @@
 import Testing
-import WeirCore
+import struct WeirCore.SplitMix64
 
 @testable import Gossip
 

@@ -1,6 +1,6 @@
 import Foundation
 import Testing
-import WeirCore
+import struct WeirCore.SplitMix64
 
 @testable import Gossip
 

@@ -1,4 +1,4 @@
-import WeirCore
+import struct WeirCore.SplitMix64
 
 @testable import Gossip
 

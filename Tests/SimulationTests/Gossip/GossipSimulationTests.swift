@@ -196,9 +196,11 @@ struct GossipExperimentTests {
     #expect(guarded.falsePositives * 20 <= plain.falsePositives)
   }
 
-  @Test("A broadcast reaches everybody within the logarithmic bound")
-  func convergence() throws {
-    let figures = try GossipExperiments.convergence(nodeCount: isLong ? 256 : 64, trials: 20, seed: 5)
+  // Nine is where memberlist's own count of transmissions is lowest for the members there are: of its broadcasts one in
+  // ten misses somebody.
+  @Test("A broadcast reaches everybody within the logarithmic bound", arguments: [5, 9, isLong ? 256 : 64])
+  func convergence(nodeCount: Int) throws {
+    let figures = try GossipExperiments.convergence(nodeCount: nodeCount, trials: 20, seed: 5)
     #expect(figures.complete == figures.trials)
     #expect(figures.rounds.mean <= Double(figures.bound))
   }
