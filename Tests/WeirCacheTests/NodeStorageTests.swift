@@ -210,6 +210,8 @@ struct NodeStorageTests {
     try write(0..<1500)
     let late = try make(3)
     defer { late.stop() }
+    gate.close()
+    defer { gate.open() }
     late.start()
     #expect(gate.waitUntilReached(), "no snapshot arrived")
     // Its state is there, the file is not: the queue still turns, and the leader has not heard that it arrived.
@@ -227,15 +229,16 @@ struct NodeStorageTests {
     #expect(again.store.stateHash == leader.store.stateHash)
   }
 
-  /// Holds threads up until it is opened.
+  /// Holds threads up while it is closed.
   private final class Gate: Sendable {
-    private let state = Mutex((isOpen: false, isReached: false))
+    private let state = Mutex((isOpen: true, isReached: false))
 
     func pass() {
-      state.withLock { $0.isReached = true }
+      state.withLock { $0.isReached = $0.isReached || !$0.isOpen }
       while !state.withLock({ $0.isOpen }) { usleep(1000) }
     }
 
+    func close() { state.withLock { $0.isOpen = false } }
     func open() { state.withLock { $0.isOpen = true } }
     func waitUntilReached() -> Bool { eventually { state.withLock { $0.isReached } } }
   }

@@ -79,7 +79,7 @@ public struct Mutant: Sendable {
     Mutant("leaseClockStops", driver: .leaseClockStops, "TiKV #964, etcd #12704", .lease, seed: 139),
     Mutant("votesAfterRestart", driver: .votesAfterRestart, "TiKV's lease rules", .lease, seed: 179),
     Mutant("startsEmptyWhenDamaged", driver: .startsEmptyWhenDamaged, "NuRaft #185", .disk, seed: 28),
-    Mutant("syncDoesNothing", driver: .syncDoesNothing, "etcd #14140", .disk, seed: 0),
+    Mutant("syncDoesNothing", driver: .syncDoesNothing, "etcd #14140", .disk, seed: 1),
     Mutant("compactsBeforeSnapshot", driver: .compactsBeforeSnapshot, "Redis-Raft #654", .crashes, seed: 9),
     Mutant("readsBeforeApplied", driver: .readsBeforeApplied, "Redis-Raft #30", .standard, seed: 4),
     Mutant("answersWhenAppended", driver: .answersWhenAppended, "Redis-Raft #14", .standard, seed: 0),

@@ -68,8 +68,8 @@ public final class Node: @unchecked Sendable {
     var recovered: RecoveredNode?
     if case .files(let directory, let sync) = configuration.storage {
       recovered = try RecoveredNode.open(
-        configuration, directory: directory, sync: sync,
-        start: NodeLoop.bootstrap(configuration.initialVoters), store: store, wake: { intake.post() })
+        configuration, directory: directory, sync: sync, start: NodeLoop.bootstrap(configuration.initialVoters),
+        store: store, wake: { intake.post() })
     }
     driver = try NodeLoop(
       configuration: configuration, store: store, published: published, intake: intake, loop: loop,
