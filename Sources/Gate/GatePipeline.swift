@@ -95,12 +95,13 @@ public struct GatePipeline {
   static func judge(_ measured: [String: Double], against baseline: CountBaseline?) -> [SeriesVerdict] {
     let known = baseline?.counts ?? [:]
     return Set(measured.keys).union(known.keys).sorted().map { series in
-      // Allocations are exact. Messages and bytes of one operation contain the heartbeats that pass meanwhile, which
-      // are more the slower the machine is.
+      // Allocations are exact. Messages and bytes of one operation contain the heartbeats that pass meanwhile, and a
+      // follower that falls behind answers two messages at once: on a busy machine a write takes 3.6 instead of 4, on
+      // a slow one 4.5. What counts is a whole message more.
       let isExact = series.hasPrefix("hot-paths/")
       return CountGate.judge(
-        series: series, baseline: known[series], measured: measured[series], relative: isExact ? 0 : 0.05,
-        absolute: isExact ? 0 : 0.05)
+        series: series, baseline: known[series], measured: measured[series], relative: isExact ? 0 : 0.15,
+        absolute: isExact ? 0 : 0.9)
     }
   }
 
