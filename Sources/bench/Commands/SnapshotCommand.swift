@@ -123,16 +123,8 @@ struct SnapshotCommand: ParsableCommand {
 
   private func show(_ results: Results) throws {
     if let json {
-      let encoder = JSONEncoder()
-      encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-      let data = try encoder.encode(results) + Data("\n".utf8)
-      if json == "-" {
-        FileHandle.standardOutput.write(data)
-        return
-      }
-      do { try data.write(to: URL(fileURLWithPath: json)) } catch {
-        throw UsageError("the results cannot be written to \(json): \(ResultFiles.reason(error))")
-      }
+      try JSONOutput.write(results, to: json)
+      if json == "-" { return }
     }
     print(
       "\(nodes) nodes, \(keys) keys of \(valueSize) bytes, \(results.snapshot.storage.text), \(Int(rate)) writes/s, open loop"

@@ -120,18 +120,8 @@ struct WAL: ParsableCommand {
 
   private func show(_ results: Results) throws {
     if let json {
-      let encoder = JSONEncoder()
-      encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-      let data = try encoder.encode(results) + Data("\n".utf8)
-      if json == "-" {
-        FileHandle.standardOutput.write(data)
-        return
-      }
-      do {
-        try data.write(to: URL(fileURLWithPath: json))
-      } catch {
-        throw UsageError("the results cannot be written to \(json): \(ResultFiles.reason(error))")
-      }
+      try JSONOutput.write(results, to: json)
+      if json == "-" { return }
     }
     print("write-ahead log, sync \(sync), values of \(valueBytes) bytes, on \(results.wal.fileSystem)")
     print("waiting mode     what    entries/s     MB/s   syncs/s  entries/sync   p50 us   p99 us  CPU us/entry")
