@@ -70,10 +70,10 @@ public final class GroupCommitLog: Sendable {
   /// Opens a log and puts it on a queue; `WriteAheadLog.open` says what that takes.
   public static func open(
     fileSystem: any FileSystem, directory: String, options: LogOptions = .init(), snapshot: SnapshotMetadata? = nil,
-    label: String = "weir.log"
+    feed: LogFeed? = nil, label: String = "weir.log"
   ) throws(StorageError) -> (log: GroupCommitLog, recovered: RecoveredState) {
     let (log, recovered) = try WriteAheadLog.open(
-      fileSystem: fileSystem, directory: directory, options: options, snapshot: snapshot)
+      fileSystem: fileSystem, directory: directory, options: options, snapshot: snapshot, feed: feed)
     return (GroupCommitLog(log: log, label: label), recovered)
   }
 

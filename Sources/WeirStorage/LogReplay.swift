@@ -22,6 +22,7 @@ final class LogReplay {
   private let directory: String
   private let owner: UInt64?
   private let observer: ((LogEvent) -> Void)?
+  private let feed: LogFeed?
 
   private(set) var log: LogBuffer
   private(set) var tail = LogTail()
@@ -60,12 +61,13 @@ final class LogReplay {
 
   init(
     fileSystem: any FileSystem, directory: String, owner: UInt64?, memorySegmentBytes: Int = 1 << 20,
-    observer: ((LogEvent) -> Void)? = nil
+    feed: LogFeed? = nil, observer: ((LogEvent) -> Void)? = nil
   ) {
     self.fileSystem = fileSystem
     self.directory = directory
     self.owner = owner
     self.observer = observer
+    self.feed = feed
     log = LogBuffer(configuration: .init(segmentBytes: memorySegmentBytes))
   }
 
@@ -261,6 +263,7 @@ final class LogReplay {
     if !batch.resetsLog { try compact(batch, segment, at: position) }
     tail.anchorIndex = batch.anchorIndex
     tail.anchorTerm = batch.anchorTerm
+    feed?.advance(&log, commit: batch.hardState.commit)
     syncedOffset = max(syncedOffset, batch.syncedOffset)
     report.batches += 1
     report.bytes += occupied(batch, segment.header.blockBytes)
@@ -300,6 +303,9 @@ final class LogReplay {
     guard header.index > tail.anchorIndex, header.index <= log.lastIndex + 1 else {
       throw corruption(
         segment.path, offset, "entry \(header.index) does not continue a log of \(log.firstIndex) to \(log.lastIndex)")
+    }
+    if let feed, feed.hasTaken(header.index) {
+      throw corruption(segment.path, offset, "entry \(header.index) comes again after it was committed")
     }
     if header.index <= log.anchorIndex {
       // It replaces entries of a segment that is gone, all of which the anchor came to cover later. What followed them
@@ -379,7 +385,7 @@ final class LogReplay {
     tail.hardState.commit = min(tail.hardState.commit, log.lastIndex)
     tail.lastIndex = log.lastIndex
     tail.lastTerm = log.lastTerm
-    report.anchorIndex = log.anchorIndex
+    report.anchorIndex = tail.anchorIndex
     report.lastIndex = log.lastIndex
   }
 }

@@ -60,11 +60,11 @@ final class LogWriter: @unchecked Sendable {
   // MARK: Opening
 
   static func open(
-    fileSystem: any FileSystem, directory: String, options: LogOptions
+    fileSystem: any FileSystem, directory: String, options: LogOptions, feed: LogFeed? = nil
   ) throws(StorageError) -> (LogWriter, LogReplay) {
     let replay = LogReplay(
       fileSystem: fileSystem, directory: directory, owner: options.owner,
-      memorySegmentBytes: options.memorySegmentBytes)
+      memorySegmentBytes: options.memorySegmentBytes, feed: feed)
     let held: (any File)?
     do throws(FileError) {
       held = try fileSystem.lock(directory + "/lock")

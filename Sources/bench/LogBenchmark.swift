@@ -156,7 +156,7 @@ struct LogBenchmark {
     while now < end {
       if offset + size > fileBytes { offset = 0 }
       try bytes.write(size, to: file, at: offset)
-      if mode == .buffered, sync == .always { try file.synchronizeData() }
+      if mode != .direct, sync == .always { try file.synchronizeData() }
       offset += size
       writes += 1
       let later = cweir_monotonic_nanoseconds()

@@ -110,7 +110,7 @@ struct NodeTortureTests {
   func killed() throws {
     try withTemporaryDirectory { directory in
       let group = try Group(directory, [])
-      for cycle in 0..<(isLongRun ? 1000 : 21) {
+      for cycle in 0..<(cycleLimit ?? (isLongRun ? 1000 : 21)) {
         try group.waitForWrites(200)
         usleep(UInt32(cycle * 37 % 60) * 1000)
         switch cycle % 3 {
@@ -142,7 +142,7 @@ struct NodeTortureTests {
     "power cuts of the whole cluster, with torn and reordered writes: no acknowledged write is lost",
     .timeLimit(.minutes(60)))
   func powerCut() throws {
-    let (missing, acknowledged) = try powerCuts(isLongRun ? 300 : 10, ["--buffered"])
+    let (missing, acknowledged) = try powerCuts(cycleLimit ?? (isLongRun ? 300 : 10), ["--buffered"])
     #expect(missing == 0)
     #expect(acknowledged > 2000)
   }
@@ -153,13 +153,23 @@ struct NodeTortureTests {
     #expect(missing > 0)
   }
 
+  /// Every operation of a kind that a node comes to in its first seconds, in the long run; a choice of them otherwise.
+  static var places: [String] {
+    guard isLongRun else { return failures }
+    let counts = [
+      "write": 64, "synchronizeData": 64, "synchronizeDirectory": 12, "reserve": 3, "rename": 6, "create": 6, "open": 3,
+      "truncate": 1,
+    ]
+    return counts.sorted { $0.key < $1.key }.flatMap { kind, count in (0..<count).map { "\(kind):\($0):5" } }
+  }
+
   /// Operations of a node that starts, writes, begins segments, writes snapshots and drops what it does not need.
   static let failures: [String] = [
     "write:1:5", "write:9:5", "write:60:5", "synchronizeData:1:5", "synchronizeData:12:5", "synchronizeData:70:5",
     "synchronizeDirectory:9:5", "reserve:1:5", "rename:1:5", "create:4:5", "write:40:28",
   ]
 
-  @Test("a disk that fails ends the node's process; nothing that it acknowledged is lost", arguments: failures)
+  @Test("a disk that fails ends the node's process; nothing that it acknowledged is lost", arguments: places)
   func failure(_ place: String) throws {
     try withTemporaryDirectory { directory in
       let node = try TortureNodeProcess(
@@ -168,6 +178,9 @@ struct NodeTortureTests {
       if node.answer()?.hasPrefix("address") == true { node.send("start") }
       #expect(node.hasEnded(within: 120), "it goes on with a disk that failed")
       #expect(node.exitStatus != 0)
+      let time = try #require(node.timeFromFaultToEnd)
+      // No test asserts how long things take; this is a line for who wants to know.
+      print("\(place): ended \(time) after its disk had failed")
       #expect(node.notices.first?.hasPrefix("fault") == true, "the place was not reached")
       // Started again on a disk that works, it has all of it.
       let again = try TortureNodeProcess(id: 1, life: 2, nodes: 1, directory: directory, arguments: ["--buffered"])

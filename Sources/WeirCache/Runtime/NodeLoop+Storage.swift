@@ -37,7 +37,7 @@ extension NodeLoop {
     }
   }
 
-  private func installedWritten(_ metadata: SnapshotMetadata, _ result: Result<Void, StorageError>) {
+  private func installedWritten(_ metadata: SnapshotMetadata, _ result: Result<SnapshotMetadata, StorageError>) {
     isCapturing = false
     switch result {
     case .success:
@@ -49,13 +49,20 @@ extension NodeLoop {
 
   /// Writes the state as a snapshot once the log has grown by enough, so that it can be cut.
   func writeSnapshotIfNeeded() {
-    guard let durable,
-      durable.bytesSinceSnapshot > configuration.snapshotAfterBytes
-        || durable.entriesSinceSnapshot > configuration.snapshotAfterEntries,
-      !isCapturing, receiving == nil, restore == nil, let term = raft.term(at: appliedIndex)
+    guard let durable, durable.schedule.isDue(rank: memberRank, members: memberCount), !isCapturing, receiving == nil,
+      restore == nil, let term = raft.term(at: appliedIndex)
     else { return }
-    writeSnapshot(durable, term)
+    writeSnapshot(durable, term, isDue: true)
   }
+
+  /// This node's place among those that hold the state, by their ids; the last one, if it is not a member.
+  private var memberRank: Int {
+    let state = configurationState
+    return min(
+      state.voters.count { $0 < configuration.id } + state.learners.count { $0 < configuration.id }, memberCount - 1)
+  }
+
+  private var memberCount: Int { max(configurationState.voters.count + configurationState.learners.count, 1) }
 
   /// Writes the state as a snapshot now; `completion` hears what came of it.
   func writeSnapshotOnRequest(_ completion: @escaping @Sendable (Result<LogIndex, NodeError>) -> Void) {
@@ -63,11 +70,12 @@ extension NodeLoop {
       return completion(.failure(.snapshotUnavailable))
     }
     snapshotRequests.append(completion)
-    writeSnapshot(durable, term)
+    writeSnapshot(durable, term, isDue: false)
   }
 
-  private func writeSnapshot(_ durable: DurableStorage, _ term: Term) {
+  private func writeSnapshot(_ durable: DurableStorage, _ term: Term, isDue: Bool) {
     isCapturing = true
+    durable.beginSnapshot(isDue: isDue)
     let metadata = SnapshotMetadata(index: appliedIndex, term: term, configuration: configurationState)
     let intake = intake
     durable.write(
@@ -77,17 +85,18 @@ extension NodeLoop {
     }
   }
 
-  private func snapshotWritten(_ metadata: SnapshotMetadata, _ result: Result<Void, StorageError>) {
+  private func snapshotWritten(_ metadata: SnapshotMetadata, _ result: Result<SnapshotMetadata, StorageError>) {
     isCapturing = false
     let requests = snapshotRequests
     snapshotRequests.removeAll()
     for request in requests {
-      request(result.map { metadata.index }.mapError { _ in .snapshotUnavailable })
+      request(result.map { _ in metadata.index }.mapError { _ in .snapshotUnavailable })
     }
     switch result {
-    case .success:
+    case .success(let oldest):
       log.info("node \(configuration.id) wrote its state at index \(metadata.index)")
-      durable?.log.compact(through: metadata.index, term: metadata.term)
+      // Not through the one just written: should that turn out to be damaged, the one before it still finds its log.
+      durable?.log.compact(through: oldest.index, term: oldest.term)
     case .failure(.diskFull(let error)):
       // Nothing is lost: the log goes on growing, and the next attempt comes with its next stretch.
       log.error("node \(configuration.id) could not write its state: the disk is full (\(error))")

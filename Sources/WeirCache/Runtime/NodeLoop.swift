@@ -89,7 +89,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     let snapshot =
       recovered == nil ? Self.bootstrap(configuration.initialVoters) : recovered?.snapshot
     configurationState = snapshot?.configuration ?? ConfigurationState(voters: configuration.initialVoters.sorted())
-    configurationIndex = snapshot?.index ?? 0
+    configurationIndex = recovered?.configurationIndex ?? snapshot?.index ?? 0
     appliedIndex = snapshot?.index ?? 0
     client = CallbackLane(maximumBytes: configuration.maximumLaneBytes)
     retention = LogRetention(

@@ -71,7 +71,7 @@ struct WAL: ParsableCommand {
   }
 
   private func modes() throws -> [WriteMode] {
-    if mode == "both" { return WriteMode.allCases }
+    if mode == "both" { return [.buffered, .direct] }
     guard let one = WriteMode(rawValue: mode) else {
       throw ValidationError("--mode is buffered, direct or both")
     }
