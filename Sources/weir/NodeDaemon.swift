@@ -116,11 +116,10 @@ final class NodeDaemon {
 
   /// A leader that just goes leaves the others to wait for an election.
   private func handOver() {
-    guard node.isLeader,
-      let successor = Self.await({ self.node.membership(completion: $0) })?.configuration.voters
-        .first(where: { $0 != node.id })
-    else { return }
     let node = node
+    guard node.isLeader, let membership = Self.await({ node.membership(completion: $0) }),
+      let successor = membership.configuration.voters.first(where: { $0 != node.id })
+    else { return }
     _ = Self.await { node.transferLeadership(to: successor, timeoutNanoseconds: 2_000_000_000, completion: $0) }
   }
 

@@ -104,7 +104,7 @@ private final class HTTPServing: EventLoopHandler {
   private var nextChannel = 1
   private var nextSweep: UInt64 = 0
   private var date = (second: Int64(-1), text: "")
-  private let scratch = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 16)
+  private var scratch = [UInt8](repeating: 0, count: 64 << 10)
 
   private static let listenerChannel = 0
   private static let sweepNanoseconds: UInt64 = 1_000_000_000
@@ -121,8 +121,6 @@ private final class HTTPServing: EventLoopHandler {
     loop.register(descriptor: listener, channel: Self.listenerChannel)
   }
 
-  deinit { unsafe scratch.deallocate() }
-
   func close() {
     for connection in Array(connections.values) { drop(connection) }
     loop.close(channel: Self.listenerChannel)
@@ -135,11 +133,11 @@ private final class HTTPServing: EventLoopHandler {
   func eventLoopReadable(channel: Int) {
     guard channel != Self.listenerChannel else { return acceptAll() }
     guard let connection = connections[channel] else { return }
-    switch unsafe Socket.receive(connection.descriptor, into: scratch) {
+    switch unsafe scratch.withUnsafeMutableBytes({ unsafe Socket.receive(connection.descriptor, into: $0) }) {
     case .moved(let count):
       // A client that goes on talking after its last request is not listened to.
       guard !connection.isEnding else { return }
-      unsafe connection.reader.append(UnsafeRawBufferPointer(rebasing: scratch[..<count]))
+      connection.reader.append(scratch[..<count])
       readRequests(connection)
     case .wouldBlock: break
     case .closed where connection.hasUnanswered && !connection.hasHalfClosed: halfClose(connection)
@@ -289,7 +287,7 @@ private final class HTTPServing: EventLoopHandler {
   }
 
   private func dateText() -> String {
-    let second = Int64(unsafe time(nil))
+    let second = Int64(time(nil))
     if second != date.second { date = (second, HTTPDate.text(epochSeconds: second)) }
     return date.text
   }
