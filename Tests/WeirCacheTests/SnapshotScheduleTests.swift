@@ -51,7 +51,7 @@ struct SnapshotScheduleTests {
     }
     // All of them at once, because somebody asked for it: they come apart again.
     for member in schedules.indices { schedules[member].begin(inTurn: false) }
-    let asked = Self.begins(&schedules, steps: 300, bytesPerStep: 10)
+    let asked = Self.begins(&schedules, steps: 310, bytesPerStep: 10)
     #expect(asked.map(\.member) == [0, 1, 2])
     #expect(Set(asked.map(\.at)).count == 3)
   }

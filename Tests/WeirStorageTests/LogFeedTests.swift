@@ -16,7 +16,7 @@ struct LogFeedTests {
       opened.log.append(
         makeEntries(from: index, count: 10, term: 1 + index / 100, payloadBytes: payloadBytes),
         hardState: HardState(term: 1 + index / 100, vote: 1, commit: index - 1))
-      if index == compacted + 51 { opened.log.compact(through: compacted, term: 1 + (compacted - 1) / 10 * 10 / 100) }
+      if compacted > 0, index == compacted + 51 { opened.log.compact(through: compacted, term: term(compacted)) }
       try opened.log.commitBatch()
       index += 10
     }

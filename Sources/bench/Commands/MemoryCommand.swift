@@ -160,15 +160,30 @@ private final class SnapshotLoop: Sendable {
       group.enter()
       Thread.detachNewThread { [self] in
         defer { group.leave() }
-        while true {
-          let isWritten = (try? child.ask("snapshot")) == "snapshot"
-          let isOver = state.withLock { state in
-            if isWritten { state.count += 1 } else { state.failure = "node \(child.id) wrote no snapshot" }
-            return state.isEnding || !isWritten
+        do {
+          var isOver = false
+          while !isOver {
+            try Self.write(child)
+            isOver = state.withLock { state in
+              state.count += 1
+              return state.isEnding
+            }
           }
-          if isOver { return }
+        } catch {
+          state.withLock { $0.failure = "\(error)" }
         }
       }
+    }
+  }
+
+  /// Has a node write a snapshot, and waits for it. The conversation stays free for others meanwhile.
+  private static func write(_ child: ChildNode) throws {
+    let before = try child.report().snapshots
+    let deadline = cweir_monotonic_nanoseconds() + 300_000_000_000
+    _ = try child.ask("snapshot")
+    while try child.report().snapshots == before {
+      guard cweir_monotonic_nanoseconds() < deadline else { throw TargetError("node \(child.id) wrote no snapshot") }
+      usleep(20_000)
     }
   }
 

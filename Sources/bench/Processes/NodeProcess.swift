@@ -20,7 +20,7 @@ import WeirTransport
 ///     in:  join 127.0.0.1:4713                       out: joined
 ///     in:  start                                     out: started    (once it knows all the others)
 ///     in:  report                                    out: a `NodeReport` as JSON
-///     in:  snapshot                                  out: snapshot   (once the state is written)
+///     in:  snapshot                                  out: begun      (`NodeReport.snapshots` counts)
 ///     in:  stop                                      out: stopped
 struct NodeProcess: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -84,6 +84,7 @@ struct NodeProcess: ParsableCommand {
   }
 
   private func serve(_ node: Node, _ gossip: GossipMembership) throws {
+    let snapshots = WrittenSnapshots()
     while let line = readLine() {
       let words = line.split(separator: " ").map(String.init)
       switch words.first {
@@ -95,16 +96,13 @@ struct NodeProcess: ParsableCommand {
         try waitForOthers(gossip)
         node.start()
         Self.say("started")
-      case "report": Self.say(try NodeReport(of: node, gossip.statistics).line())
+      case "report":
+        Self.say(try NodeReport(of: node, gossip.statistics, snapshots.count.load(ordering: .acquiring)).line())
       case "snapshot":
-        let isDone = DispatchSemaphore(value: 0)
-        let isWritten = Atomic<Bool>(false)
         node.writeSnapshot { result in
-          if case .success = result { isWritten.store(true, ordering: .releasing) }
-          isDone.signal()
+          if case .success = result { snapshots.count.wrappingAdd(1, ordering: .releasing) }
         }
-        isDone.wait()
-        Self.say(isWritten.load(ordering: .acquiring) ? "snapshot" : "unavailable")
+        Self.say("begun")
       case "stop": return Self.say("stopped")
       default: throw UsageError("node-process does not understand '\(line)'")
       }
@@ -123,6 +121,11 @@ struct NodeProcess: ParsableCommand {
   private static func say(_ line: String) { FileHandle.standardOutput.write(Data((line + "\n").utf8)) }
 }
 
+/// How many snapshots were written because they were asked for.
+private final class WrittenSnapshots: Sendable {
+  let count = Atomic<UInt64>(0)
+}
+
 /// What a node process says of itself.
 struct NodeReport: Codable {
   var id: UInt64
@@ -137,6 +140,7 @@ struct NodeReport: Codable {
   var liveBytes: UInt64
   /// The most memory that this process has had resident.
   var peakResidentBytes: UInt64
+  var snapshots: UInt64
   var processCPUNanoseconds: UInt64
   var messagesSent: UInt64
   var bytesSent: UInt64
@@ -150,7 +154,8 @@ struct NodeReport: Codable {
   /// Why the node has ended, if it has.
   var failure: String?
 
-  init(of node: Node, _ gossip: GossipStatistics) {
+  init(of node: Node, _ gossip: GossipStatistics, _ snapshots: UInt64) {
+    self.snapshots = snapshots
     let status = node.status
     let counters = node.counters
     id = node.id
