@@ -24,7 +24,7 @@ struct SnapshotRecoveryTests {
   private static func start(_ disk: any FileSystem) throws -> Node {
     let node = try makeNode(disk)
     node.start()
-    guard eventually({ node.isLeader && node.status.appliedIndex == node.status.lastIndex }) else {
+    guard eventually(60, { node.isLeader && node.status.appliedIndex == node.status.lastIndex }) else {
       node.stop()
       throw HarnessError("no leader, or its log is not applied")
     }
