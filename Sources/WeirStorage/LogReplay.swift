@@ -17,6 +17,11 @@ public enum LogEvent: Sendable {
 /// later says that the place was durable (a later batch, a later segment, the sync mark), the bytes have changed since, and
 /// the log is refused: cutting it would silently lose acknowledged entries. That a valid batch follows proves nothing by
 /// itself, as a disk may keep the later of two unsynced writes and lose the earlier.
+///
+/// What an earlier segment left in a file that is used again counts as nothing, neither as a batch nor as a trace: a batch
+/// says the log offset that it was written for, and no two places in a log's life share one. So behind the last batch of
+/// such a segment old bytes are as good as zeros. The one difference: a torn write of which no header reached the disk
+/// leaves no trace there, so it is passed over instead of being reported as cut.
 final class LogReplay {
   private let fileSystem: any FileSystem
   private let directory: String
@@ -190,6 +195,7 @@ final class LogReplay {
     let header = segment.header
     observer?(.segment(path: segment.path, header))
     report.segments += 1
+    if header.isRecycled { report.recycledSegments += 1 }
     segments.append(
       LiveSegment(
         number: header.number, path: segment.path, startOffset: header.startOffset, capacityBytes: header.capacityBytes,

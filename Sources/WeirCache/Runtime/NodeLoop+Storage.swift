@@ -16,6 +16,37 @@ extension NodeLoop {
     }
   }
 
+  /// Has written what this turn stored, once its messages have left: so the followers write while this node does. If it is
+  /// written here, what follows from it is done in the same turn.
+  func commitStored(_ durable: DurableStorage) {
+    var isInlineAllowed = true
+    while durable.commit(isInlineAllowed: isInlineAllowed) {
+      finishWrites()
+      processReady()
+      settleReadRounds()
+      publishLease()
+      transport.flush()
+      if let board { noteFlush(board) }
+      // Once a turn: the sockets have to be looked at.
+      isInlineAllowed = false
+    }
+    if let failure = durable.failure {
+      fail(failure)
+    } else if durable.spaceWarning != nil {
+      noteSpaceWarning()
+      if durable.isFull { refuseUnstored() }
+    }
+  }
+
+  /// What waits for the log when there is no space for it to go on. Where nobody else votes it is refused: it is in no log,
+  /// and will be in none. Others may have it in theirs, so there it may still be committed, or be lost with the leadership.
+  private func refuseUnstored() {
+    guard !pending.isEmpty, configurationState.isSoleVoter(configuration.id) else { return }
+    var refused: [(slot: Int, token: UInt32)] = []
+    pending.removeAll { refused.append((PendingRing.slot(of: $0), UInt32(truncatingIfNeeded: $0))) }
+    for (slot, token) in refused { complete(slot: slot, token: token, outcome: .outOfSpace) }
+  }
+
   /// Steps and sends the answers of everything that has become durable.
   func finishWrites() { durable?.finished { deliver($0) } }
 
@@ -127,4 +158,9 @@ extension NodeLoop {
     published.failure.withLock { $0 = "\(error)" }
     shutDown()
   }
+}
+
+extension ConfigurationState {
+  /// Whether nobody else has a vote: what this node has not stored is then committed nowhere.
+  fileprivate func isSoleVoter(_ id: NodeID) -> Bool { voters == [id] && votersOutgoing.isEmpty }
 }

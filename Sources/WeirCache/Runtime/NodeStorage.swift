@@ -27,7 +27,11 @@ final class DurableStorage {
     let isClosing = Atomic<Bool>(false)
     /// Set once; read on the path of every proposal.
     let isShortOfSpace = Atomic<Bool>(false)
+    /// The log has found no space to go on. Set behind the last success that `completed` counts.
+    let isFull = Atomic<Bool>(false)
     let shortage = Mutex<FileError?>(nil)
+    /// The node's queue is committing, and looks at what has completed when it is through: it need not be woken.
+    let isAttended = Atomic<Bool>(false)
     let wake: @Sendable () -> Void
 
     init(wake: @escaping @Sendable () -> Void) { self.wake = wake }
@@ -39,14 +43,19 @@ final class DurableStorage {
     }
 
     func noteFailure(_ error: StorageError) {
+      if case .diskFull(let shortage) = error {
+        isFull.store(true, ordering: .releasing)
+        return noteShortage(shortage)
+      }
       failure.withLock { $0 = $0 ?? error }
       wake()
     }
 
     func note(_ result: Result<Void, StorageError>) {
-      if case .failure(let error) = result { failure.withLock { $0 = $0 ?? error } }
-      completed.wrappingAdd(1, ordering: .releasing)
-      wake()
+      if case .failure(let error) = result { return noteFailure(error) }
+      // Sequentially consistent, as in `commit`: either this sees that nobody attends, or the node's queue sees the count.
+      completed.wrappingAdd(1, ordering: .sequentiallyConsistent)
+      if !isAttended.load(ordering: .sequentiallyConsistent) { wake() }
     }
   }
 
@@ -59,6 +68,8 @@ final class DurableStorage {
   /// The last entry of the newest write that is durable.
   private(set) var durableIndex: LogIndex = 0
   private var handled: UInt64 = 0
+  /// Something was submitted that the log has not been told to write.
+  private var hasDeferred = false
   private var vote: NodeID
   private var term: Term
   /// When the next snapshot is due.
@@ -82,7 +93,7 @@ final class DurableStorage {
     log.onFailure { progress.noteFailure($0) }
   }
 
-  /// Why the log has ended, if it has: the node must end too.
+  /// Why the log has failed, if it has: the node must end too.
   var failure: StorageError? { progress.failure.withLock { $0 } }
 
   /// Why there is no space for the log to go on, if there is none: the node must take nothing more.
@@ -90,7 +101,24 @@ final class DurableStorage {
     progress.isShortOfSpace.load(ordering: .acquiring) ? progress.shortage.withLock { $0 } : nil
   }
 
+  /// The log has found no space to go on, and everything that it made durable before has been handed out by `finished`:
+  /// what is not durable by now never will be in this life.
+  var isFull: Bool {
+    progress.isFull.load(ordering: .acquiring) && progress.completed.load(ordering: .acquiring) == handled
+  }
+
   // MARK: Writing
+
+  /// Writes what was stored in this turn, or has it written: see `GroupCommitLog.commitDeferred`.
+  /// - Returns: whether `finished` has something now, which nobody else will say.
+  func commit(isInlineAllowed: Bool) -> Bool {
+    guard hasDeferred else { return false }
+    hasDeferred = false
+    progress.isAttended.store(true, ordering: .sequentiallyConsistent)
+    log.commitDeferred(isInlineAllowed: isInlineAllowed)
+    progress.isAttended.store(false, ordering: .sequentiallyConsistent)
+    return progress.completed.load(ordering: .sequentiallyConsistent) != handled
+  }
 
   /// Stores what a message to the append thread says. Its answers come from `finished`.
   /// - Returns: answers that wait for nothing.
@@ -117,7 +145,8 @@ final class DurableStorage {
     schedule.stored(bytes: message.entries.byteCount, entries: message.entries.count)
     waiting.append((message.responses, message.entries.isEmpty ? 0 : message.entries.lastIndex))
     let progress = progress
-    log.submit(message.entries, hardState: hardState) { progress.note($0) }
+    hasDeferred = true
+    log.submit(message.entries, hardState: hardState, isDeferred: true) { progress.note($0) }
     return []
   }
 

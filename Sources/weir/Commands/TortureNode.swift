@@ -33,7 +33,6 @@ struct TortureNode: ParsableCommand {
   @Option var sync = "always"
   @Flag(help: "Hold writes in memory until they are synced, so that a kill is a power cut.") var holdUntilSync = false
   @Flag(help: "Write through the cache and sync, in place of direct writes.") var buffered = false
-  @Option(help: "Bytes of log after which it writes a snapshot.") var snapshotAfterBytes = 1 << 20
   @Option(help: "Where to fail: OPERATION:NUMBER:ERRNO, the number from 0 counted from the start of the node.")
   var fail: String?
 
@@ -82,7 +81,7 @@ struct TortureNode: ParsableCommand {
     configuration.storage = .files(directory: dataDir, sync: policy)
     configuration.logOptions = LogOptions(
       segmentBytes: 256 << 10, writeMode: buffered ? .buffered : .direct, zeroFill: false)
-    configuration.snapshotAfterBytes = snapshotAfterBytes
+    configuration.snapshotAfterBytes = 1 << 20
     let base: any FileSystem = holdUntilSync ? HoldUntilSyncFileSystem(leakSeed: id &+ life) : RealFileSystem()
     configuration.fileSystem = try fail.map { try Self.failing(base, $0, output) } ?? base
     return configuration
