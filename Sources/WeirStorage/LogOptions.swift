@@ -44,12 +44,12 @@ public struct LogOptions: Sendable, Hashable {
   public var blockBytes: Int
   public var sync: SyncPolicy
   /// How writes reach the disk under `SyncPolicy.always`; the other policies always write through the cache. Direct is
-  /// the default, as it was the faster one where both were measured in turns (`bench wal`): one call in place of two
-  /// and one copy less, 71 to 82 µs for 4 KiB and 122 to 145 µs for 64 KiB at best, even from 640 KiB on. On a file
-  /// system that has no direct writes the log falls back to buffered ones.
+  /// the default, as it was the faster one at each number of waiting entries where both were measured in turns: one call in
+  /// place of two and one copy less, a commit of 4 KiB in 112 µs against 148 µs (the module's documentation has the table).
+  /// On a file system that has no direct writes the log falls back to buffered ones.
   public var writeMode: WriteMode
-  /// Whether segments are filled with zeros before use. It makes a commit up to 1.8 times as fast, since fdatasync then
-  /// has no metadata to write; tests with small logs can do without.
+  /// Whether new segment files are filled with zeros before use. It makes a commit up to 1.8 times as fast, since a sync
+  /// then has no metadata to write; files that are used again need none of it, and tests with small logs can do without.
   public var zeroFill: Bool
   /// How many files of segments that are not needed any more are kept to be used again, at most. A file that was written
   /// before takes new bytes without any metadata, and without being filled with zeros first: a log that is cut as fast as

@@ -42,17 +42,20 @@ final class DurableStorage {
       wake()
     }
 
+    /// The log has ended. That it found no space is no failure.
+    func noteEnd(_ error: StorageError) {
+      guard case .diskFull(let shortage) = error else { return noteFailure(error) }
+      isFull.store(true, ordering: .releasing)
+      noteShortage(shortage)
+    }
+
     func noteFailure(_ error: StorageError) {
-      if case .diskFull(let shortage) = error {
-        isFull.store(true, ordering: .releasing)
-        return noteShortage(shortage)
-      }
       failure.withLock { $0 = $0 ?? error }
       wake()
     }
 
     func note(_ result: Result<Void, StorageError>) {
-      if case .failure(let error) = result { return noteFailure(error) }
+      if case .failure(let error) = result { return noteEnd(error) }
       // Sequentially consistent, as in `commit`: either this sees that nobody attends, or the node's queue sees the count.
       completed.wrappingAdd(1, ordering: .sequentiallyConsistent)
       if !isAttended.load(ordering: .sequentiallyConsistent) { wake() }
@@ -90,7 +93,7 @@ final class DurableStorage {
     let progress = Progress(wake: wake)
     self.progress = progress
     log.onSpaceWarning { progress.noteShortage($0) }
-    log.onFailure { progress.noteFailure($0) }
+    log.onFailure { progress.noteEnd($0) }
   }
 
   /// Why the log has failed, if it has: the node must end too.
