@@ -35,11 +35,11 @@ enum MessageAttachmentCodec {
     var writer = unsafe Writer(bytes: destination)
     if let snapshot = attachment.snapshot { encode(snapshot, to: &writer) }
     guard !attachment.responses.isEmpty else { return }
-    precondition(attachment.responses.count <= MessageCodec.maximumResponses, "more than maximumResponses")
+    require(attachment.responses.count <= MessageCodec.maximumResponses, "more than maximumResponses")
     writer.write(UInt32(attachment.responses.count))
     writer.write(UInt32(0))
     for response in attachment.responses {
-      precondition(response.responses.isEmpty, "a response has no responses")
+      require(response.responses.isEmpty, "a response has no responses")
       writer.write(UInt64(MessageCodec.encodedBytes(of: response)))
       writer.writeHeader(of: response)
       response.entries.forEachSlice { slice in
@@ -53,8 +53,8 @@ enum MessageAttachmentCodec {
     let lists = [
       configuration.voters, configuration.votersOutgoing, configuration.learners, configuration.learnersNext,
     ]
-    precondition(lists.allSatisfy { $0.count <= MessageCodec.maximumMembers }, "more than maximumMembers")
-    precondition(snapshot.data.count <= Int(UInt32.max), "snapshot data over 4 GiB does not travel inside a message")
+    require(lists.allSatisfy { $0.count <= MessageCodec.maximumMembers }, "more than maximumMembers")
+    require(snapshot.data.count <= Int(UInt32.max), "snapshot data over 4 GiB does not travel inside a message")
     writer.write(snapshot.metadata.index)
     writer.write(snapshot.metadata.term)
     for list in lists { writer.write(UInt32(list.count)) }

@@ -207,8 +207,9 @@ public enum MessageCodec {
     let start = offset + headerBytes
     let entryCount = Int(sizes >> 32)
     if entryCount > 0 || entryBytes > 0 {
-      message.entries = try entries(
-        type: type, term: message.term, logTerm: message.logTerm, index: message.index, slab: slab,
+      try decodeEntries(
+        into: &message.entries, type: type, term: message.term, logTerm: message.logTerm, index: message.index,
+        slab: slab,
         range: start..<start + entryBytes, count: entryCount)
     } else if message.entries.count > 0 {
       message.entries = EntryBatch()
@@ -233,9 +234,10 @@ public enum MessageCodec {
 
   /// Checks the entries by the rule of the message's type.
   @inline(__always)
-  private static func entries(
-    type: MessageType, term: Term, logTerm: Term, index: LogIndex, slab: Slab, range: Range<Int>, count: Int
-  ) throws(MessageDecodingError) -> EntryBatch {
+  private static func decodeEntries(
+    into entries: inout EntryBatch, type: MessageType, term: Term, logTerm: Term, index: LogIndex, slab: Slab,
+    range: Range<Int>, count: Int
+  ) throws(MessageDecodingError) {
     var rule = EntryRunRule()
     rule.announcedCount = count
     switch type {
@@ -254,7 +256,7 @@ public enum MessageCodec {
       throw .unexpectedEntries(type)
     }
     do {
-      return try EntryBatch.verified(slab: slab, range: range, rule: rule)
+      try entries.becomeVerified(slab: slab, range: range, rule: rule)
     } catch {
       throw .entries(error)
     }

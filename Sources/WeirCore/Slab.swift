@@ -25,8 +25,8 @@ public final class Slab: EntryMemory, @unchecked Sendable {
 
   /// A zeroed block of `capacity` bytes, aligned to 64.
   public init(capacity: Int) {
-    precondition(capacity > 0, "a slab has at least one byte")
-    precondition(capacity <= Int(UInt32.max), "a slab has less than 4 GiB: offsets in it have 32 bits")
+    require(capacity > 0, "a slab has at least one byte")
+    require(capacity <= Int(UInt32.max), "a slab has less than 4 GiB: offsets in it have 32 bits")
     self.capacity = capacity
     unsafe storage = .allocate(byteCount: capacity, alignment: 64)
     unsafe storage.initializeMemory(as: UInt8.self, repeating: 0)
