@@ -1,5 +1,4 @@
 import CFuzzDriver
-import FuzzSupport
 import WeirCore
 import WeirStorage
 
@@ -37,10 +36,17 @@ final class LogFuzzer {
   }
 
   func run(_ input: Span<UInt8>) {
-    guard var file = Overlay(of: input, on: seed, stepBytes: 16) else { return }
-    if input[0] & 1 != 0 { file.change { LogFormat.repairChecksums(&$0) } }
-    if input[0] & 2 != 0 { file.cut() }
-    open(file.bytes, isWrittenTo: input[0] & 4 != 0)
+    guard input.count > 2 else { return }
+    var bytes = seed
+    let start = Int(input[1]) * 16 % seed.count
+    for index in 2..<input.count {
+      let position = start + index - 2
+      if position < bytes.count { bytes[position] = input[index] } else { bytes.append(input[index]) }
+    }
+    if bytes.count > 1 << 16 { return }
+    if input[0] & 1 != 0 { LogFormat.repairChecksums(&bytes) }
+    if input[0] & 2 != 0 { bytes.removeLast(bytes.count - min(bytes.count, start + input.count - 2)) }
+    open(bytes, isWrittenTo: input[0] & 4 != 0)
   }
 
   private func open(_ bytes: [UInt8], isWrittenTo: Bool) {
