@@ -49,7 +49,7 @@ struct ResultFiles {
   }
 
   func write(_ summary: BenchSummary, _ outcome: SuiteOutcome, startedEpochSeconds: Double) throws {
-    try write(Self.json(summary), to: "summary.json")
+    try write(JSONOutput.data(summary), to: "summary.json")
     try write(Data(IntervalRow.csv(outcome.rows).utf8), to: "series.csv")
     try write(
       Data(HistogramLog.text(startEpochSeconds: startedEpochSeconds, intervals: outcome.logIntervals).utf8),
@@ -66,14 +66,6 @@ struct ResultFiles {
 
   private func write(_ data: Data, to name: String) throws {
     try data.write(to: folder.appendingPathComponent(name), options: .atomic)
-  }
-
-  static func json(_ summary: BenchSummary) throws -> Data {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    encoder.nonConformingFloatEncodingStrategy = .convertToString(
-      positiveInfinity: "Infinity", negativeInfinity: "-Infinity", nan: "NaN")
-    return try encoder.encode(summary) + Data("\n".utf8)
   }
 
   /// The response times of each operation of each run.

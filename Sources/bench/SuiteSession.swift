@@ -91,11 +91,10 @@ enum SuiteSession {
   }
 
   private static func show(_ summary: BenchSummary, files: ResultFiles, json: String?) throws {
-    if json == "-" {
-      FileHandle.standardOutput.write(try ResultFiles.json(summary))
-      return
+    if let json {
+      try JSONOutput.write(summary, to: json)
+      if json == "-" { return }
     }
-    if let json { try ResultFiles.json(summary).write(to: URL(fileURLWithPath: json)) }
     print(TerminalSummary.text(summary, files: files.folder.relativePath), terminator: "")
   }
 }

@@ -89,7 +89,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     let snapshot =
       recovered == nil ? Self.bootstrap(configuration.initialVoters) : recovered?.snapshot
     configurationState = snapshot?.configuration ?? ConfigurationState(voters: configuration.initialVoters.sorted())
-    configurationIndex = snapshot?.index ?? 0
+    configurationIndex = recovered?.configurationIndex ?? snapshot?.index ?? 0
     appliedIndex = snapshot?.index ?? 0
     client = CallbackLane(maximumBytes: configuration.maximumLaneBytes)
     retention = LogRetention(
@@ -182,9 +182,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     publishLease()
     transport.flush()
     if let board { noteFlush(board) }
-    if let durable {
-      if let failure = durable.failure { fail(failure) } else if durable.spaceWarning != nil { noteSpaceWarning() }
-    }
+    if let durable { commitStored(durable) }
     publish()
     notifyLanes()
     if let board { noteAnswers(board) }
@@ -229,7 +227,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   // MARK: Ready
 
   /// Does what the core asks for until it asks for nothing more.
-  private func processReady() {
+  func processReady() {
     while raft.hasReady {
       raft.ready(into: &ready)
       if let state = ready.softState { adopt(state) }

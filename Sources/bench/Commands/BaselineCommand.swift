@@ -32,11 +32,9 @@ struct BaselineFolder: ParsableArguments {
   }
 
   func write(_ value: some Encodable, to file: String) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
     let url = URL(fileURLWithPath: file)
     try FileManager.default.createDirectory(at: url.deletingLastPathComponent(), withIntermediateDirectories: true)
-    try (try encoder.encode(value) + Data("\n".utf8)).write(to: url)
+    try JSONOutput.write(value, to: file)
   }
 }
 

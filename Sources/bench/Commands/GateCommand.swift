@@ -61,11 +61,8 @@ struct GateCommand: ParsableCommand {
 
   private func show(_ report: GateReport) throws {
     if let json {
-      let encoder = JSONEncoder()
-      encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-      let data = try encoder.encode(report) + Data("\n".utf8)
-      guard json != "-" else { return FileHandle.standardOutput.write(data) }
-      try data.write(to: URL(fileURLWithPath: json))
+      try JSONOutput.write(report, to: json)
+      if json == "-" { return }
     }
     for problem in report.problems { print("INVALID       \(problem)") }
     for verdict in report.series {

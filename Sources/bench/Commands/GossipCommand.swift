@@ -33,15 +33,7 @@ struct GossipCommand: ParsableCommand {
       FileHandle.standardError.write(Data("\(text)\n".utf8))
     }
     if json != "-" { print(figures.table) }
-    guard let json else { return try verdict(figures) }
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-    let data = try encoder.encode(figures) + Data("\n".utf8)
-    if json == "-" {
-      FileHandle.standardOutput.write(data)
-    } else {
-      try data.write(to: URL(fileURLWithPath: json))
-    }
+    if let json { try JSONOutput.write(figures, to: json) }
     try verdict(figures)
   }
 

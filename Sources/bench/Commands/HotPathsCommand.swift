@@ -44,7 +44,7 @@ struct HotPathsCommand: ParsableCommand {
     if instructions { return try countInstructions(paths) }
     let report = HotPathReport.measure(short: short, paths: paths)
     if let json {
-      try write(report, to: json)
+      try JSONOutput.write(report, to: json)
     } else {
       print(Self.table(report))
     }
@@ -64,19 +64,8 @@ struct HotPathsCommand: ParsableCommand {
     } catch let failure as InstructionCount.Failure {
       throw UsageError(failure.description)
     }
-    if let json { return try write(["instructions": counts], to: json) }
+    if let json { return try JSONOutput.write(["instructions": counts], to: json) }
     print(InstructionCount.table(counts))
-  }
-
-  private func write(_ value: some Encodable, to target: String) throws {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-    let data = try encoder.encode(value) + Data("\n".utf8)
-    if target == "-" {
-      FileHandle.standardOutput.write(data)
-    } else {
-      try data.write(to: URL(fileURLWithPath: target))
-    }
   }
 
   /// One line a path; also what the default suite shows.
