@@ -54,5 +54,6 @@ public enum HotPaths {
 
   public static func suite(_ suite: HotPathSuite) -> [HotPath] { all.filter { $0.suite == suite } }
 
-  public static func named(_ name: String) -> HotPath? { all.first { $0.name == name } }
+  /// The hot path or part of that name.
+  public static func named(_ name: String) -> HotPath? { (all + parts).first { $0.name == name } }
 }

@@ -1,4 +1,4 @@
-// Cost: values of one to three words, passed in registers.
+// Cost: values of one to three words without a reference, passed in registers; a copy is as many moves.
 
 /// Why a broadcast was not queued.
 public enum BroadcastQueueError: Error, Sendable, Hashable {

@@ -1,7 +1,8 @@
 // Cost: putting in and taking out change one link each in at most three slots of 8 bytes, and the ends of one list. The
 // links of 10,000 broadcasts are 80 KB and lie close together, so that neighbours somewhere in the middle of a list cost
 // an access to the second-level cache, not to memory. Finding the longest that fits reads two words of bits. Expected: 5 ns
-// each. Measured within `BroadcastQueue`.
+// each. Measured (`bench hot-paths --parts`, 2-core EPYC 9005): taking a random one of 10,000 out and putting
+// it in again 4 ns, the drawing of 1 ns included; finding the longest that fits 11 ns, with 300 lengths taken in turn.
 
 /// The broadcasts that were not sent yet, longest first and of those the newest first: one doubly linked list for each
 /// length, and bits that say which lists are not empty. All of it is O(1), because what is queued is always the newest: it

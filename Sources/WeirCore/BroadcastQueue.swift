@@ -25,30 +25,8 @@ public struct BroadcastQueue: ~Copyable {
   /// The longest name or key, in bytes.
   public static var maximumNameBytes: Int { 65_535 }
 
-  // One cache line: what is compared and unlinked when a broadcast is replaced lies in it, short names included.
-  @safe
-  private struct Slot {
-    /// Where the broadcast stands in the order.
-    var key: UInt64 = 0
-    var tag: UInt64 = 0
-    /// The name if it is longer than `inlineNameBytes`, then the payload.
-    var block: UnsafeMutableRawPointer?
-    var nameBytes: UInt16 = 0
-    var payloadBytes: UInt16 = 0
-    var hash: UInt32 = 0
-    /// A short name, with zeros behind it.
-    var name: (UInt64, UInt64, UInt64) = (0, 0, 0)
-    /// The next free slot, plus one, while this one is free.
-    var nextFree: UInt32 = 0
-    var kind: BroadcastKind = .plain
-    var sizeClass: UInt8 = 0
-    var isFindable = false
-
-    /// Where in the block the payload begins.
-    var payloadOffset: Int { Int(nameBytes) > BroadcastQueue.inlineNameBytes ? Int(nameBytes) : 0 }
-  }
-
-  private static var inlineNameBytes: Int { 24 }
+  private typealias Slot = BroadcastSlot
+  private static var inlineNameBytes: Int { BroadcastSlot.inlineNameBytes }
 
   private let retransmitMultiplier: Int
   private let hashSeed: UInt64
@@ -73,13 +51,13 @@ public struct BroadcastQueue: ~Copyable {
   }
 
   init(retransmitMultiplier: Int, maximumCount: Int, hashSeed: UInt64, lastID: UInt64) {
-    precondition(retransmitMultiplier >= 0, "a multiplier is not negative")
-    precondition(maximumCount > 0 && maximumCount < Int(UInt32.max) - 1, "maximumCount outside of 1 ..< 2^32 - 2")
+    require(retransmitMultiplier >= 0, "a multiplier is not negative")
+    require(maximumCount > 0 && maximumCount < Int(UInt32.max) - 1, "maximumCount outside of 1 ..< 2^32 - 2")
     self.retransmitMultiplier = retransmitMultiplier
     self.maximumCount = maximumCount
     self.hashSeed = hashSeed
     self.lastID = lastID
-    unsafe slots = Self.allocateSlots(64)
+    unsafe slots = BroadcastSlot.allocate(64)
     unsafe taken = .allocate(capacity: 64)
   }
 
@@ -151,7 +129,7 @@ public struct BroadcastQueue: ~Copyable {
       next = following(index)
       let slot = unsafe slots[Int(index)]
       guard slot.kind == .plain else { continue }
-      if unsafe invalidates(RawSpan(_unsafeBytes: Self.payload(of: slot)), slot.tag) {
+      if unsafe invalidates(RawSpan(_unsafeBytes: slot.payload), slot.tag) {
         finish(index, reason: .invalidated, onFinish: onFinish)
       }
     }
@@ -184,12 +162,12 @@ public struct BroadcastQueue: ~Copyable {
     let blockNameBytes = isShort ? 0 : name.byteCount
     let sizeClass = BroadcastMemory.sizeClass(blockNameBytes + payload.byteCount)
     let block = unsafe memory.take(sizeClass)
-    if !isShort { unsafe Self.copy(name, to: block) }
-    unsafe Self.copy(payload, to: block + blockNameBytes)
+    if !isShort { unsafe BroadcastSlot.copy(name, to: block) }
+    unsafe BroadcastSlot.copy(payload, to: block + blockNameBytes)
     var slot = unsafe Slot(key: key, tag: tag, block: block)
     slot.nameBytes = UInt16(name.byteCount)
     slot.payloadBytes = UInt16(payload.byteCount)
-    if isShort { slot.name = Self.packed(name) }
+    if isShort { slot.name = BroadcastSlot.packed(name) }
     slot.hash = hash
     slot.kind = kind
     slot.sizeClass = UInt8(sizeClass)
@@ -213,11 +191,11 @@ public struct BroadcastQueue: ~Copyable {
     if sizeClass != oldClass {
       if let block = unsafe slots[Int(index)].block { unsafe memory.give(block, oldClass) }
       let block = unsafe memory.take(sizeClass)
-      if blockNameBytes > 0 { unsafe Self.copy(name, to: block) }
+      if blockNameBytes > 0 { unsafe BroadcastSlot.copy(name, to: block) }
       unsafe slots[Int(index)].block = block
       unsafe slots[Int(index)].sizeClass = UInt8(sizeClass)
     }
-    if let block = unsafe slots[Int(index)].block { unsafe Self.copy(payload, to: block + blockNameBytes) }
+    if let block = unsafe slots[Int(index)].block { unsafe BroadcastSlot.copy(payload, to: block + blockNameBytes) }
     unsafe slots[Int(index)].key = key
     unsafe slots[Int(index)].tag = tag
     unsafe slots[Int(index)].payloadBytes = UInt16(payload.byteCount)
@@ -265,7 +243,7 @@ public struct BroadcastQueue: ~Copyable {
     var returning = 0
     while let index = takeNext(freeBytes: left - overheadBytes, tier: &tier) {
       let slot = unsafe slots[Int(index)]
-      unsafe visit(RawSpan(_unsafeBytes: Self.payload(of: slot)))
+      unsafe visit(RawSpan(_unsafeBytes: slot.payload))
       visited += 1
       left -= overheadBytes + Int(slot.payloadBytes)
       if Int(tier) + 1 >= limit {
@@ -326,7 +304,7 @@ public struct BroadcastQueue: ~Copyable {
     while let index = next {
       next = following(index)
       let slot = unsafe slots[Int(index)]
-      let payload = unsafe RawSpan(_unsafeBytes: Self.payload(of: slot))
+      let payload = unsafe RawSpan(_unsafeBytes: slot.payload)
       body(payload, slot.kind, Int(BroadcastKey.transmits(slot.key)), slot.tag)
     }
   }
@@ -379,56 +357,14 @@ public struct BroadcastQueue: ~Copyable {
   @inline(__always)
   private func find(_ hash: UInt32, kind: BroadcastKind, name: RawSpan) -> UInt32? {
     let isShort = name.byteCount <= Self.inlineNameBytes
-    let packed = isShort ? Self.packed(name) : (0, 0, 0)
+    let packed = isShort ? BroadcastSlot.packed(name) : (0, 0, 0)
     return names.find(hash) { index in
       let slot = unsafe slots[Int(index)]
       guard slot.kind == kind, Int(slot.nameBytes) == name.byteCount else { return false }
       if isShort { return slot.name == packed }
       guard let block = unsafe slot.block else { return false }
-      return unsafe Self.isEqual(name, block)
+      return unsafe BroadcastSlot.isEqual(name, block)
     }
-  }
-
-  /// A short name as three words, with zeros behind it.
-  @inline(__always)
-  private static func packed(_ name: RawSpan) -> (UInt64, UInt64, UInt64) {
-    (word(name, 0), word(name, 8), word(name, 16))
-  }
-
-  /// The bytes `offset ..< offset + 8` of a name, as far as it goes.
-  @inline(__always)
-  private static func word(_ name: RawSpan, _ offset: Int) -> UInt64 {
-    if name.byteCount >= offset + 8 { return unsafe name.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt64.self) }
-    var word: UInt64 = 0
-    var position = name.byteCount
-    while position > offset {
-      position -= 1
-      word = word << 8 | UInt64(unsafe name.unsafeLoad(fromByteOffset: position, as: UInt8.self))
-    }
-    return word
-  }
-
-  /// Whether `block` begins with the bytes of `name`.
-  @unsafe
-  private static func isEqual(_ name: RawSpan, _ block: UnsafeMutableRawPointer) -> Bool {
-    var position = 0
-    while name.byteCount - position >= 8 {
-      let left = unsafe name.unsafeLoadUnaligned(fromByteOffset: position, as: UInt64.self)
-      if left != (unsafe block.loadUnaligned(fromByteOffset: position, as: UInt64.self)) { return false }
-      position += 8
-    }
-    while position < name.byteCount {
-      let left = unsafe name.unsafeLoad(fromByteOffset: position, as: UInt8.self)
-      if left != (unsafe block.load(fromByteOffset: position, as: UInt8.self)) { return false }
-      position += 1
-    }
-    return true
-  }
-
-  @unsafe
-  private static func allocateSlots(_ count: Int) -> UnsafeMutableBufferPointer<Slot> {
-    unsafe UnsafeMutableRawBufferPointer.allocate(byteCount: count * MemoryLayout<Slot>.stride, alignment: 64)
-      .bindMemory(to: Slot.self)
   }
 
   private mutating func takeSlot() -> UInt32 {
@@ -438,7 +374,7 @@ public struct BroadcastQueue: ~Copyable {
       return index
     }
     if unsafe slotsUsed == slots.count {
-      let larger = unsafe Self.allocateSlots(2 * slots.count)
+      let larger = unsafe BroadcastSlot.allocate(2 * slots.count)
       _ = unsafe larger.moveInitialize(fromContentsOf: slots)
       unsafe slots.deallocate()
       unsafe slots = larger
@@ -457,19 +393,6 @@ public struct BroadcastQueue: ~Copyable {
       unsafe taken = larger
     }
     unsafe taken.initializeElement(at: position, to: index)
-  }
-
-  @unsafe
-  private static func payload(of slot: Slot) -> UnsafeRawBufferPointer {
-    guard let block = unsafe slot.block else { return unsafe UnsafeRawBufferPointer(start: nil, count: 0) }
-    return unsafe UnsafeRawBufferPointer(start: block + slot.payloadOffset, count: Int(slot.payloadBytes))
-  }
-
-  @unsafe
-  private static func copy(_ source: RawSpan, to destination: UnsafeMutableRawPointer) {
-    unsafe source.withUnsafeBytes { bytes in
-      if let base = bytes.baseAddress { unsafe destination.copyMemory(from: base, byteCount: bytes.count) }
-    }
   }
 
   // MARK: Numbers

@@ -60,20 +60,21 @@ public struct EntryBatch: Sendable {
   }
 
   /// Index of the first entry; 0 for entries that have not been given an index yet (proposals).
-  public let firstIndex: LogIndex
+  @inlinable public var firstIndex: LogIndex { first }
+  @usableFromInline var first: LogIndex
   @usableFromInline let memory: EntryMemory?
   /// Where the first frame begins, in bytes from the slab's start; 0 where there are several slices.
-  @usableFromInline let offset: UInt32
-  @usableFromInline let entryCount: UInt32
+  @usableFromInline var offset: UInt32
+  @usableFromInline var entryCount: UInt32
   /// Size of all frames in units of 8 bytes, of which every frame is a multiple.
-  @usableFromInline let byteUnits: UInt32
-  @usableFromInline let marks: Marks
+  @usableFromInline var byteUnits: UInt32
+  @usableFromInline var marks: Marks
 
   /// A run within one slab.
   @inlinable
   @inline(__always)
   init(firstIndex: LogIndex, count: Int, slab: consuming Slab, offset: Int, byteCount: Int, marks: Marks) {
-    self.firstIndex = firstIndex
+    first = firstIndex
     memory = slab
     self.offset = UInt32(offset)
     entryCount = UInt32(count)
@@ -83,7 +84,7 @@ public struct EntryBatch: Sendable {
 
   /// A run over several slices.
   init(firstIndex: LogIndex, count: Int, list: EntrySliceList, marks: Marks) {
-    self.firstIndex = firstIndex
+    first = firstIndex
     memory = list
     offset = 0
     entryCount = UInt32(count)
@@ -95,12 +96,22 @@ public struct EntryBatch: Sendable {
   @inlinable
   @inline(__always)
   public init() {
-    firstIndex = 0
+    first = 0
     memory = nil
     offset = 0
     entryCount = 0
     byteUnits = 0
     marks = .none
+  }
+
+  /// Becomes another run in the slab that it lies in: the reference stays, and is not counted.
+  @inline(__always)
+  mutating func move(to run: VerifiedRun, offset: Int, byteCount: Int) {
+    first = run.firstIndex
+    self.offset = UInt32(offset)
+    entryCount = UInt32(run.count)
+    byteUnits = UInt32(byteCount / 8)
+    marks = run.marks
   }
 
   @inlinable public var isEmpty: Bool { entryCount == 0 }
@@ -120,7 +131,7 @@ public struct EntryBatch: Sendable {
   /// Index of the last entry. Only of a batch with entries that have indexes.
   @inlinable
   public var lastIndex: LogIndex {
-    precondition(entryCount > 0, "an empty batch has no last index")
+    require(entryCount > 0, "an empty batch has no last index")
     return firstIndex + UInt64(entryCount) - 1
   }
 

@@ -27,7 +27,7 @@ public struct EntryBatchBuilder: ~Copyable {
 
   /// Adds one entry. `payload` is at most `EntryFrame.maximumPayloadBytes` long.
   public mutating func append(kind: EntryKind = .normal, payload: RawSpan) {
-    precondition(payload.byteCount <= EntryFrame.maximumPayloadBytes, "payload exceeds maximumPayloadBytes")
+    require(payload.byteCount <= EntryFrame.maximumPayloadBytes, "payload exceeds maximumPayloadBytes")
     let occupied = EntryFrame.occupiedBytes(payloadBytes: payload.byteCount)
     if used + occupied > slab.capacity { grow(toHold: occupied) }
     let destination = unsafe slab.bytes.baseAddress.unsafelyUnwrapped + used

@@ -1,4 +1,4 @@
-// Cost: names for whole numbers.
+// Cost: names for whole numbers of 8 bytes; a copy is one move.
 
 /// The identity of a Raft member; 0 is nobody.
 public typealias NodeID = UInt64

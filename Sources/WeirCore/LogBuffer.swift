@@ -65,8 +65,8 @@ public struct LogBuffer: ~Copyable {
 
   /// An empty log that continues behind `anchorIndex`.
   public init(configuration: Configuration = .init(), anchorIndex: LogIndex = 0, anchorTerm: Term = 0) {
-    precondition(configuration.segmentBytes >= 4096, "segments have at least 4096 bytes")
-    precondition(configuration.maximumSpareSegments >= 0, "a number of spare segments is not negative")
+    require(configuration.segmentBytes >= 4096, "segments have at least 4096 bytes")
+    require(configuration.maximumSpareSegments >= 0, "a number of spare segments is not negative")
     segments = LogSegments(
       segmentBytes: configuration.segmentBytes, maximumSpares: configuration.maximumSpareSegments)
     locations = Ring(minimumCapacity: 1024)
@@ -148,8 +148,8 @@ public struct LogBuffer: ~Copyable {
   /// - Returns: the entry's index.
   @discardableResult
   public mutating func append(term: Term, kind: EntryKind = .normal, payload: RawSpan) -> LogIndex {
-    precondition(term >= lastTerm, "terms never fall along the log")
-    precondition(payload.byteCount <= EntryFrame.maximumPayloadBytes, "payload exceeds maximumPayloadBytes")
+    require(term >= lastTerm, "terms never fall along the log")
+    require(payload.byteCount <= EntryFrame.maximumPayloadBytes, "payload exceeds maximumPayloadBytes")
     let index = lastIndex + 1
     let occupied = EntryFrame.occupiedBytes(payloadBytes: payload.byteCount)
     makeRoom(occupied)
@@ -169,8 +169,8 @@ public struct LogBuffer: ~Copyable {
   public mutating func append(
     term: Term, kind: EntryKind = .normal, payloadBytes: Int, fill: (inout MutableRawSpan) -> Void
   ) -> LogIndex {
-    precondition(term >= lastTerm, "terms never fall along the log")
-    precondition(
+    require(term >= lastTerm, "terms never fall along the log")
+    require(
       payloadBytes >= 0 && payloadBytes <= EntryFrame.maximumPayloadBytes, "payload exceeds maximumPayloadBytes")
     let index = lastIndex + 1
     let occupied = EntryFrame.occupiedBytes(payloadBytes: payloadBytes)
@@ -186,7 +186,7 @@ public struct LogBuffer: ~Copyable {
 
   /// Appends the entries of a proposal, which get indexes behind the last and `term`.
   public mutating func append(proposals: EntryBatch, term: Term) {
-    precondition(term >= lastTerm, "terms never fall along the log")
+    require(term >= lastTerm, "terms never fall along the log")
     locations.reserve(proposals.count)
     proposals.forEachSlice { slice in
       unsafe seal(slice.slab.bytes(in: slice.offset..<slice.offset + slice.byteCount), term: term)
@@ -216,9 +216,9 @@ public struct LogBuffer: ~Copyable {
   /// Appends a leader's entries, each copied once as it stands. Entries of the batch below `index` are left out.
   /// - Precondition: `index == lastIndex + 1`, the batch holds it, and its term is not below `lastTerm`.
   public mutating func append(_ batch: borrowing EntryBatch, from index: LogIndex) {
-    precondition(index == lastIndex + 1, "a batch continues the log")
-    precondition(!batch.isEmpty && batch.firstIndex <= index && index <= batch.lastIndex, "index outside of the batch")
-    precondition(batch.firstIndex > 0, "proposals have no index yet: see append(proposals:term:)")
+    require(index == lastIndex + 1, "a batch continues the log")
+    require(!batch.isEmpty && batch.firstIndex <= index && index <= batch.lastIndex, "index outside of the batch")
+    require(batch.firstIndex > 0, "proposals have no index yet: see append(proposals:term:)")
     locations.reserve(batch.count)
     var leftOut = index - batch.firstIndex
     if leftOut == 0, let slab = batch.onlySlab {
@@ -255,7 +255,7 @@ public struct LogBuffer: ~Copyable {
           room = segments.room
         }
         let term = unsafe UInt64(littleEndian: (base + position).loadUnaligned(fromByteOffset: 16, as: UInt64.self))
-        precondition(term >= lastTerm, "terms never fall along the log")
+        require(term >= lastTerm, "terms never fall along the log")
         // The location is committed in front of its bytes, which the copy below puts there before anybody can look.
         locate(index: lastIndex + 1, term: term, occupied: occupied, at: segments.used + position - copied)
         room -= occupied
@@ -272,7 +272,7 @@ public struct LogBuffer: ~Copyable {
 
   /// Removes the entries from `index` on. Bytes that were handed out stay as they are.
   public mutating func truncateSuffix(from index: LogIndex) {
-    precondition(index > anchorIndex, "the compacted part cannot be truncated")
+    require(index > anchorIndex, "the compacted part cannot be truncated")
     guard index <= lastIndex else { return }
     let keep = Int(index - firstIndex)
     let position = startPosition(keep)
@@ -292,7 +292,7 @@ public struct LogBuffer: ~Copyable {
   /// and per term that go.
   public mutating func releasePrefix(through index: LogIndex) {
     guard index > anchorIndex else { return }
-    precondition(index <= lastIndex, "only entries that are held can be released")
+    require(index <= lastIndex, "only entries that are held can be released")
     guard let term = term(at: index) else { return }
     locations.removeFirst(Int(index - anchorIndex))
     anchorIndex = index
@@ -337,7 +337,7 @@ public struct LogBuffer: ~Copyable {
   /// `maximumBytes`, but never to less than one entry. O(segments touched), and O(log n) more where it is cut.
   public func batch(from lower: LogIndex, through upper: LogIndex, maximumBytes: Int = .max) -> EntryBatch {
     guard lower <= upper else { return EntryBatch() }
-    precondition(lower > anchorIndex && upper <= lastIndex, "the range is held")
+    require(lower > anchorIndex && upper <= lastIndex, "the range is held")
     let first = Int(lower - anchorIndex) - 1
     var last = Int(upper - anchorIndex) - 1
     let firstExtentPosition = extentPosition(first)

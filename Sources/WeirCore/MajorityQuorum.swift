@@ -27,7 +27,7 @@ public struct MajorityQuorum: Sendable {
 
   /// Nobody has acknowledged anything yet.
   public init(voterCount: Int) {
-    precondition(voterCount >= 0, "a quorum has no negative number of voters")
+    require(voterCount >= 0, "a quorum has no negative number of voters")
     self.voterCount = voterCount
     committed = voterCount == 0 ? .max : 0
     few = InlineArray(repeating: 0)

@@ -1,5 +1,6 @@
 // Cost: 2 instructions for a minimum or a maximum, nothing in memory, no branch. Of 3 numbers 4 of them, of 5 10, of 7 20,
-// of 9 34. Expected: 1 ns to 6; measured within `MajorityQuorum`.
+// of 9 34. Expected: 1 ns to 6. Measured (`bench hot-paths --parts`, 2-core EPYC 9005): of 3 numbers 2.8 ns,
+// where each waits for the one in front of it, of 9 4.9.
 
 /// The middle one of 3, 5, 7 or 9 numbers by minima and maxima.
 ///

@@ -1,5 +1,6 @@
 // Cost: 120 bytes, two cache lines. Moved or passed by value it is copied field by field, and its two references are counted
-// each time (5 ns and more a hop): it is handed on by inout, where it lies.
+// each time (5 ns and more a hop): it is handed on by inout, where it lies. Measured
+// (`bench hot-paths --parts`, 2-core EPYC 9005): 22 ns to copy one with an entry over another.
 
 /// The kinds of Raft message; the numbers are those of etcd's raftpb, and go onto the wire.
 @frozen

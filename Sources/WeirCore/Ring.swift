@@ -1,5 +1,6 @@
 // Cost of appending, reading or dropping: one load or store at a masked position and one compare; growing copies once for
-// each doubling. Expected: 1 ns. Measured within `LogBuffer`, whose every entry is one word of a ring.
+// each doubling. Expected: 1 ns each. Measured (`bench hot-paths --parts`, 2-core EPYC 9005): the three together
+// 10 to 12 ns on a ring in an object; in a log all of an append, checksum and copy included, is 9 ns.
 
 /// A queue of plain numbers in a power-of-two block of memory: appended at the end, dropped at either end, read by
 /// position, all O(1). The block doubles when it is full and never shrinks.

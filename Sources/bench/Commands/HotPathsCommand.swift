@@ -18,6 +18,9 @@ struct HotPathsCommand: ParsableCommand {
   @Flag(help: "Count instructions an operation under callgrind instead (exact; needs valgrind).")
   var instructions = false
 
+  @Flag(help: "Measure what the hot paths are made of instead, part by part.")
+  var parts = false
+
   @Option(help: "Write JSON to a file; - is standard output.")
   var json: String?
 
@@ -33,9 +36,10 @@ struct HotPathsCommand: ParsableCommand {
       guard let path = HotPaths.named(counted) else { throw UsageError("no hot path is named \(counted)") }
       return InstructionCount.runCounted(path)
     }
-    let paths = names.isEmpty ? HotPaths.all : HotPaths.all.filter { path in names.contains { path.name.contains($0) } }
+    let all = parts ? HotPaths.parts : HotPaths.all
+    let paths = names.isEmpty ? all : all.filter { path in names.contains { path.name.contains($0) } }
     guard !paths.isEmpty else {
-      throw UsageError("no hot path is named like that; there are \(HotPaths.all.map(\.name).joined(separator: ", "))")
+      throw UsageError("no hot path is named like that; there are \(all.map(\.name).joined(separator: ", "))")
     }
     if instructions { return try countInstructions(paths) }
     let report = HotPathReport.measure(short: short, paths: paths)

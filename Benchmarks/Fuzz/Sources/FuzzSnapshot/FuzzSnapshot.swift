@@ -1,4 +1,5 @@
 import CFuzzDriver
+import FuzzSupport
 import WeirCore
 import WeirStorage
 
@@ -19,16 +20,10 @@ final class SnapshotFuzzer {
   }
 
   func run(_ input: Span<UInt8>) {
-    guard input.count > 2 else { return }
-    var bytes = seed
-    let start = Int(input[1]) % seed.count
-    for index in 2..<input.count {
-      let position = start + index - 2
-      if position < bytes.count { bytes[position] = input[index] } else { bytes.append(input[index]) }
-    }
-    if bytes.count > 1 << 16 { return }
-    if input[0] & 1 != 0 { SnapshotFormat.repairChecksums(&bytes) }
-    if input[0] & 2 != 0 { bytes.removeLast(bytes.count - min(bytes.count, start + input.count - 2)) }
+    guard var file = Overlay(of: input, on: seed, stepBytes: 1) else { return }
+    if input[0] & 1 != 0 { file.change { SnapshotFormat.repairChecksums(&$0) } }
+    if input[0] & 2 != 0 { file.cut() }
+    let bytes = file.bytes
     guard let store = try? SnapshotStore.open(fileSystem: SimulatedFileSystem(), directory: "/s"),
       let receiver = try? store.receive(metadata, fileBytes: bytes.count)
     else { fatalError("nothing can be received") }
