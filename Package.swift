@@ -30,6 +30,7 @@ let package = Package(
     .library(name: "WeirCore", targets: ["WeirCore"]),
     .library(name: "Raft", targets: ["Raft"]),
     .library(name: "Gossip", targets: ["Gossip"]),
+    .library(name: "HTTPWire", targets: ["HTTPWire"]),
     .library(name: "WeirTransport", targets: ["WeirTransport"]),
     .library(name: "WeirStorage", targets: ["WeirStorage"]),
     .library(name: "WeirCache", targets: ["WeirCache"]),
@@ -56,6 +57,9 @@ let package = Package(
     .target(name: "Raft", dependencies: ["WeirCore"], swiftSettings: optimized),
     .target(name: "Gossip", dependencies: ["WeirCore", crypto], swiftSettings: optimized),
 
+    // HTTP/1.1 as bytes: pure.
+    .target(name: "HTTPWire", swiftSettings: optimized),
+
     // The node.
     .target(
       name: "WeirTransport", dependencies: ["WeirCore", "CWeir", logging],
@@ -65,7 +69,7 @@ let package = Package(
       swiftSettings: optimized + memorySafe),
     .target(
       name: "WeirCache",
-      dependencies: ["WeirCore", "Raft", "Gossip", "WeirTransport", "WeirStorage", "CWeir", logging],
+      dependencies: ["WeirCore", "Raft", "Gossip", "WeirTransport", "WeirStorage", "HTTPWire", "CWeir", logging],
       swiftSettings: optimized + memorySafe),
 
     // Measuring and judging.
@@ -94,7 +98,10 @@ let package = Package(
       swiftSettings: common),
     .executableTarget(
       name: "weir",
-      dependencies: ["WeirCache", "WeirStorage", "CJemalloc", argumentParser, logging],
+      dependencies: [
+        "WeirCache", "WeirStorage", "WeirTransport", "WeirCore", "Gossip", "HTTPWire", "CJemalloc", argumentParser,
+        logging,
+      ],
       swiftSettings: common),
 
     // Tests mirror the rooms.
@@ -103,11 +110,14 @@ let package = Package(
       swiftSettings: optimized),
     .testTarget(name: "RaftTests", dependencies: ["Raft"], exclude: ["Scripts"], swiftSettings: optimized),
     .testTarget(name: "GossipTests", dependencies: ["Gossip", "CAllocationCounter"], swiftSettings: common),
+    .testTarget(name: "HTTPWireTests", dependencies: ["HTTPWire"], swiftSettings: common),
     .testTarget(name: "WeirTransportTests", dependencies: ["WeirTransport"], swiftSettings: common),
     .testTarget(name: "WeirStorageTests", dependencies: ["WeirStorage"], swiftSettings: optimized),
     .testTarget(
       name: "WeirCacheTests",
-      dependencies: ["WeirCache", "WeirTransport", "WeirStorage", "Raft", "CWeir", "Linearizability"],
+      dependencies: [
+        "WeirCache", "WeirTransport", "WeirStorage", "Raft", "HTTPWire", "CWeir", "Linearizability",
+      ],
       swiftSettings: common),
     .testTarget(name: "MeasureTests", dependencies: ["Measure"], swiftSettings: common),
     .testTarget(name: "LinearizabilityTests", dependencies: ["Linearizability"], swiftSettings: common),

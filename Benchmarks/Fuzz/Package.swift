@@ -17,6 +17,7 @@ let fuzzers: [(name: String, rooms: [String])] = [
   ("FuzzLogFrames", ["WeirCore"]),
   ("FuzzLogRecords", ["WeirCore", "WeirStorage"]),
   ("FuzzSnapshot", ["WeirCore", "WeirStorage"]),
+  ("FuzzHTTPRequest", ["HTTPWire"]),
 ]
 
 let package = Package(

@@ -15,6 +15,8 @@
 
 #include <string.h>
 
+#include "frame_groups.h"
+
 static uint32_t table[8][256];
 
 static uint32_t crc32c_table(uint32_t seed, const uint8_t *bytes, size_t count) {
@@ -280,11 +282,11 @@ seal_wide(uint64_t a, uint64_t b, uint64_t c, uint8_t *to, const uint8_t *from, 
 
 #if CWEIR_HARDWARE
 // Both forms of the loop over frames; see EntryFrame.swift for the layout.
-#define VERIFY_FRAMES(PAYLOAD_CHECKSUM)                                                                        \
+#define VERIFY_FRAMES(LIMIT, PAYLOAD_CHECKSUM)                                                                 \
   size_t position = 0;                                                                                         \
   uint64_t index = run->index, term = run->term, kinds = run->kinds;                                           \
-  size_t entries = 0;                                                                                          \
-  while (count - position >= 32 && entries < run->maximum_entries) {                                           \
+  size_t entries = run->entries;                                                                               \
+  while (count - position >= 32 && entries < (LIMIT)) {                                                        \
     const uint8_t *frame = bytes + position;                                                                   \
     const uint64_t word = load(frame), frame_term = load(frame + 16), kind = load(frame + 24);                 \
     const size_t length = (uint32_t)word, occupied = (length + 7) & ~(size_t)7;                                \
@@ -312,16 +314,33 @@ seal_wide(uint64_t a, uint64_t b, uint64_t c, uint8_t *to, const uint8_t *from, 
 
 CWEIR_TARGET static size_t
 verify_frames_hardware(const uint8_t *bytes, size_t count, struct cweir_frame_run *run) {
-  VERIFY_FRAMES(crc = advance(crc, NULL, payload, size, 0);)
+  VERIFY_FRAMES(run->maximum_entries, crc = advance(crc, NULL, payload, size, 0);)
 }
 #endif
 
 #if defined(__x86_64__)
-WIDE_TARGET static size_t verify_frames_wide(const uint8_t *bytes, size_t count, struct cweir_frame_run *run) {
+// As many frames as a group has: then there may be a group again.
+#define BETWEEN_GROUPS 8
+
+WIDE_TARGET static size_t
+verify_few_frames_wide(const uint8_t *bytes, size_t count, struct cweir_frame_run *run) {
+  const size_t left = run->maximum_entries - run->entries;
+  const size_t limit = run->entries + (left < BETWEEN_GROUPS ? left : BETWEEN_GROUPS);
   VERIFY_FRAMES(
+      limit,
       if (size == 128) crc = advance_chunks((uint32_t)crc, NULL, payload, 2, 0);
       else if (size >= WIDE_MINIMUM) crc = advance_wide(crc, NULL, payload, size, 0);
       else crc = advance(crc, NULL, payload, size, 0);)
+}
+
+static size_t verify_frames_wide(const uint8_t *bytes, size_t count, struct cweir_frame_run *run) {
+  size_t position = 0;
+  for (;;) {
+    position += cweir_verify_frame_groups(bytes + position, count - position, run, wide_factors[WIDE_CHUNKS - 1]);
+    const size_t verified = verify_few_frames_wide(bytes + position, count - position, run);
+    if (verified == 0) return position;
+    position += verified;
+  }
 }
 #endif
 
@@ -388,12 +407,12 @@ uint32_t cweir_crc32c_head(const void *bytes) {
 }
 
 size_t cweir_verify_frames(const void *bytes, size_t count, struct cweir_frame_run *run) {
+  run->entries = 0;
 #if defined(__x86_64__)
   if (is_wide) return verify_frames_wide(bytes, count, run);
 #endif
 #if CWEIR_HARDWARE
   if (__builtin_expect(is_hardware, 1)) return verify_frames_hardware(bytes, count, run);
 #endif
-  run->entries = 0;
   return 0;
 }

@@ -43,6 +43,10 @@ public enum WriteMode: String, Sendable, Hashable, CaseIterable {
   /// Each write is durable when it returns and does not pass through the cache (O_DIRECT and O_DSYNC). Offset, count
   /// and memory are multiples of 4096.
   case direct
+  /// Writes do not pass through the cache (O_DIRECT); `synchronizeData` makes them durable. Aligned as direct ones. For
+  /// what is written in bulk beside a log: it leaves no pages for a sync to carry, and no device cache full of them in the
+  /// way of the log's own writes.
+  case uncached
 }
 
 /// An open file; it is closed when the last reference goes.

@@ -1,3 +1,4 @@
+import CWeir
 import Dispatch
 import Synchronization
 import WeirCore
@@ -6,17 +7,28 @@ import WeirCore
 /// made durable goes with the next one, by one write and one sync.
 ///
 /// Submitting copies the entries into the batch that gathers, on the caller's thread, and never waits for the disk.
-/// Completions are called on the log's queue, in order of submission; they only hand the news on (to a mailbox).
+/// Completions are called in order of submission, on the log's queue or in `commitDeferred`; they only hand the news on
+/// (to a mailbox).
 public final class GroupCommitLog: Sendable {
   public typealias Completion = @Sendable (Result<Void, StorageError>) -> Void
 
   private struct Gathering {
     var waiting: [Completion] = []
+    /// The queue has been asked to write what gathers, or somebody writes it in the queue's place.
     var isScheduled = false
+    /// Something gathers that the queue has not been asked to write.
+    var isDeferred = false
+    var pace = CommitPace()
     var failure: StorageError?
     var counters = LogCounters()
     var spaceWarning: (@Sendable (FileError) -> Void)?
     var failureObserver: (@Sendable (StorageError) -> Void)?
+  }
+
+  /// A batch on its way, and who waits for it.
+  private struct Taken {
+    var staging: LogStaging?
+    var waiting: [Completion]
   }
 
   public let options: LogOptions
@@ -25,14 +37,19 @@ public final class GroupCommitLog: Sendable {
   /// Guarded by `gathering`.
   private let stager: LogStager
   private let gathering: Mutex<Gathering>
-  /// Used on `queue` only.
+  /// Guarded by `turn`.
   private let worker: Worker
+  /// Held by who writes: the queue, or who commits in its place.
+  private let turn = Mutex(())
 
-  /// What only the log's queue touches; that is why it may be referenced from everywhere.
+  /// What only who holds `turn` touches; that is why it may be referenced from everywhere.
   private final class Worker: @unchecked Sendable {
     var writer: LogWriter?
+    /// A writer that has met a full disk. It writes no more, and keeps the directory locked until the log is closed.
+    var retired: LogWriter?
     var isPreparing = false
     var isMarkScheduled = false
+    var isDurableMarkScheduled = false
     /// Set once, before anything else runs; cancelling is allowed from any thread.
     var timer: (any DispatchSourceTimer)?
 
@@ -41,6 +58,10 @@ public final class GroupCommitLog: Sendable {
 
   /// How long the log is idle before it makes its sync mark durable.
   private static var idleMarkDelay: DispatchTimeInterval { .seconds(1) }
+  /// How long after a commit in the queue's place the sync mark is written.
+  private static var markDelay: DispatchTimeInterval { .milliseconds(5) }
+  /// What is larger is left to the queue, in bytes: it takes longer, and whoever has that much has more to do meanwhile.
+  private static var maximumInlineBytes: Int { 16 << 10 }
 
   /// Puts an opened log on a queue. Nobody else uses `log` from here on.
   public convenience init(log: WriteAheadLog, label: String = "weir.log") {
@@ -70,10 +91,10 @@ public final class GroupCommitLog: Sendable {
   /// Opens a log and puts it on a queue; `WriteAheadLog.open` says what that takes.
   public static func open(
     fileSystem: any FileSystem, directory: String, options: LogOptions = .init(), snapshot: SnapshotMetadata? = nil,
-    label: String = "weir.log"
+    feed: LogFeed? = nil, label: String = "weir.log"
   ) throws(StorageError) -> (log: GroupCommitLog, recovered: RecoveredState) {
     let (log, recovered) = try WriteAheadLog.open(
-      fileSystem: fileSystem, directory: directory, options: options, snapshot: snapshot)
+      fileSystem: fileSystem, directory: directory, options: options, snapshot: snapshot, feed: feed)
     return (GroupCommitLog(log: log, label: label), recovered)
   }
 
@@ -82,8 +103,11 @@ public final class GroupCommitLog: Sendable {
   ///
   /// After a failure every completion gets the error, this one included, and nothing is written any more. With neither
   /// entries nor a hard state nothing is written either: it is complete once everything submitted before it is.
-  public func submit(_ entries: EntryBatch, hardState: HardState? = nil, completion: @escaping Completion) {
-    stage(completion) { stager in
+  /// - Parameter isDeferred: the caller will say with `commitDeferred` when it is to be written.
+  public func submit(
+    _ entries: EntryBatch, hardState: HardState? = nil, isDeferred: Bool = false, completion: @escaping Completion
+  ) {
+    stage(completion, isDeferred: isDeferred) { stager in
       if !entries.isEmpty || hardState != nil { stager.append(entries, hardState: hardState) }
     }
   }
@@ -103,13 +127,39 @@ public final class GroupCommitLog: Sendable {
     stage(completion) { $0.reset(anchorIndex: anchorIndex, anchorTerm: anchorTerm) }
   }
 
+  /// Writes what was submitted deferred, or has the queue write it. Where the log is idle, the batch is small and the disk
+  /// has been fast, it is written here and now, on the caller's thread: handing a batch to another thread and the news
+  /// back takes as long as half of the write itself, when the threads have to be woken. A slow disk must not hold up
+  /// whoever calls this, so after one slow commit the queue does the next ones (`CommitPace`).
+  /// - Parameter isInlineAllowed: false to have the queue write it in any case.
+  /// - Returns: whether something was written here, whose completions have been called.
+  @discardableResult
+  public func commitDeferred(isInlineAllowed: Bool = true) -> Bool {
+    let isHere: Bool? = gathering.withLock { state in
+      guard state.isDeferred else { return nil }
+      state.isDeferred = false
+      guard !state.isScheduled, state.failure == nil else { return nil }
+      state.isScheduled = true
+      return isInlineAllowed && stager.stagedBytes <= Self.maximumInlineBytes && state.pace.isFast
+    }
+    guard let isHere else { return false }
+    let isDone = isHere && turn.withLockIfAvailable { _ in commitHere() } ?? false
+    let isMore = gathering.withLock { state in
+      if isDone, state.failure == nil, !stager.hasStaged, state.waiting.isEmpty { state.isScheduled = false }
+      return state.isScheduled
+    }
+    if isMore { queue.async { [self] in writeOne() } }
+    return isDone
+  }
+
   /// Bytes submitted and not being written yet: what a node watches to slow its clients down.
   public var waitingBytes: Int { gathering.withLock { _ in stager.stagedBytes } }
 
   /// What the log has done so far.
   public var counters: LogCounters { gathering.withLock { $0.counters } }
 
-  /// The error that ended the log, if one did.
+  /// The error that ended the log, if one did. `StorageError.diskFull` says that the log found no space to go on: nothing
+  /// is taken any more, what it holds is whole, and every completion has told the truth.
   public var failure: StorageError? { gathering.withLock { $0.failure } }
 
   /// Called once, on the log's queue, when space for the next segment could not be prepared: the log goes on until the
@@ -118,8 +168,8 @@ public final class GroupCommitLog: Sendable {
     gathering.withLock { $0.spaceWarning = body }
   }
 
-  /// Called on the log's queue when the log ends by itself, before any completion hears of it: it may fail while nobody
-  /// waits for anything.
+  /// Called when the log ends by itself, before any completion hears of it: it may fail while nobody waits for anything.
+  /// Called where completions are.
   public func onFailure(_ body: @escaping @Sendable (StorageError) -> Void) {
     gathering.withLock { $0.failureObserver = body }
   }
@@ -141,12 +191,14 @@ public final class GroupCommitLog: Sendable {
 
   // MARK: The caller's side
 
-  private func stage(_ completion: Completion?, _ body: (LogStager) -> Void) {
+  private func stage(_ completion: Completion?, isDeferred: Bool = false, _ body: (LogStager) -> Void) {
     let failure: StorageError? = gathering.withLock { state in
       if let failure = state.failure { return failure }
       body(stager)
       if let completion { state.waiting.append(completion) }
-      if !state.isScheduled {
+      if isDeferred {
+        state.isDeferred = true
+      } else if !state.isScheduled {
         state.isScheduled = true
         queue.async { [self] in writeOne() }
       }
@@ -155,38 +207,62 @@ public final class GroupCommitLog: Sendable {
     if let failure, let completion { queue.async { completion(.failure(failure)) } }
   }
 
-  // MARK: The queue's side
+  // MARK: Writing, by who holds `turn`
 
-  /// Writes what has gathered as one batch. It is queued again for the next one instead of looping, so that the timer
-  /// and a prepared segment get their turn under load.
-  private func writeOne() {
-    guard let writer = worker.writer else { return }
-    let taken: (staging: LogStaging?, waiting: [Completion])? = gathering.withLock { state in
+  /// Takes what has gathered; nil if nothing has.
+  private func take() -> Taken? {
+    gathering.withLock { state in
       guard stager.hasStaged || !state.waiting.isEmpty else {
         state.isScheduled = false
         return nil
       }
-      let waiting = state.waiting
-      state.waiting = []
-      return (stager.hasStaged ? stager.take() : nil, waiting)
+      defer { state.waiting = [] }
+      return Taken(staging: stager.hasStaged ? stager.take() : nil, waiting: state.waiting)
     }
-    guard let taken else { return becomeIdle(writer) }
+  }
+
+  /// Writes a batch, makes it durable if the policy says so, and tells who waits.
+  private func commit(_ taken: Taken, _ writer: LogWriter) {
     if let staging = taken.staging {
+      let begin = cweir_monotonic_nanoseconds()
       do throws(StorageError) {
         try writer.write(staging)
         if options.sync == .always || writer.hasUnneededSegments { try writer.synchronize() }
       } catch {
         return fail(error, taken.waiting)
       }
+      let duration = cweir_monotonic_nanoseconds() - begin
       gathering.withLock { state in
         stager.giveBack(staging)
         state.counters = writer.counters
+        state.pace.note(nanoseconds: duration)
       }
     }
     for completion in taken.waiting { completion(.success(())) }
     prepareSpareIfWanted(writer)
     removeUnneeded(writer)
-    queue.async { [self] in writeOne() }
+  }
+
+  /// Writes what has gathered in the queue's place, unless that takes a new segment.
+  private func commitHere() -> Bool {
+    guard let writer = worker.writer,
+      gathering.withLock({ _ in writer.hasRoom(for: stager.paddedBytes) }),
+      let taken = take()
+    else { return false }
+    commit(taken, writer)
+    scheduleMark()
+    return true
+  }
+
+  /// Writes what has gathered as one batch. It is queued again for the next one instead of looping, so that the timer
+  /// and a prepared segment get their turn under load.
+  private func writeOne() {
+    turn.withLock { _ in
+      guard let writer = worker.writer else { return }
+      guard let taken = take() else { return becomeIdle(writer) }
+      commit(taken, writer)
+      queue.async { [self] in writeOne() }
+    }
   }
 
   /// Nothing waits: the time to note how far the log is durable.
@@ -197,34 +273,61 @@ public final class GroupCommitLog: Sendable {
     } catch {
       return fail(error, [])
     }
-    guard !worker.isMarkScheduled else { return }
-    worker.isMarkScheduled = true
+    guard !worker.isDurableMarkScheduled else { return }
+    worker.isDurableMarkScheduled = true
     queue.asyncAfter(deadline: .now() + Self.idleMarkDelay) { [weak self] in self?.makeMarkDurable() }
   }
 
+  /// The mark costs a write, which nobody who commits in the queue's place has to wait for.
+  private func scheduleMark() {
+    guard !worker.isMarkScheduled else { return }
+    worker.isMarkScheduled = true
+    queue.asyncAfter(deadline: .now() + Self.markDelay) { [weak self] in
+      guard let self else { return }
+      turn.withLock { _ in
+        worker.isMarkScheduled = false
+        if let writer = worker.writer { becomeIdle(writer) }
+      }
+    }
+  }
+
   private func makeMarkDurable() {
-    worker.isMarkScheduled = false
-    guard let writer = worker.writer else { return }
-    do throws(StorageError) {
-      if writer.isSynchronized { try writer.writeMark(durably: true) }
-    } catch {
-      fail(error, [])
+    turn.withLock { _ in
+      worker.isDurableMarkScheduled = false
+      guard let writer = worker.writer else { return }
+      do throws(StorageError) {
+        if writer.isSynchronized { try writer.writeMark(durably: true) }
+      } catch {
+        fail(error, [])
+      }
     }
   }
 
   private func synchronizeNow() {
-    guard let writer = worker.writer else { return }
-    do throws(StorageError) {
-      try writer.synchronize()
-      if !writer.isMarked { try writer.writeMark(durably: false) }
-    } catch {
-      return fail(error, [])
+    turn.withLock { _ in
+      guard let writer = worker.writer else { return }
+      do throws(StorageError) {
+        try writer.synchronize()
+        if !writer.isMarked { try writer.writeMark(durably: false) }
+      } catch {
+        return fail(error, [])
+      }
+      gathering.withLock { $0.counters = writer.counters }
     }
-    gathering.withLock { $0.counters = writer.counters }
   }
 
   /// The log is at its end: nothing is written any more, and nobody is told of success.
   private func fail(_ error: StorageError, _ waiting: [Completion]) {
+    var error = error
+    if case .diskFull = error, let writer = worker.writer {
+      // Nothing of the batch was written. What was before is whole, and is what a restart goes on from.
+      do throws(StorageError) {
+        try writer.synchronize()
+        worker.retired = writer
+      } catch let failure {
+        error = failure
+      }
+    }
     worker.writer = nil
     let (rest, observer) = gathering.withLock { state in
       state.failure = error
@@ -239,23 +342,31 @@ public final class GroupCommitLog: Sendable {
   }
 
   private func finish() -> Result<Void, StorageError> {
-    while worker.writer != nil, gathering.withLock({ stager.hasStaged || !$0.waiting.isEmpty }) { writeOne() }
+    while turn.withLock({ _ in worker.writer != nil }), gathering.withLock({ stager.hasStaged || !$0.waiting.isEmpty })
+    {
+      writeOne()
+    }
     // What goes on beside the writing is over before the directory is somebody else's.
     preparation.sync {}
-    guard let writer = worker.writer else { return .failure(failure ?? .closed) }
-    writer.noteRemoved()
-    do throws(StorageError) {
-      try writer.synchronize()
-      try writer.removeDropped()
-      try writer.writeMark(durably: true)
-    } catch {
-      fail(error, [])
-      return .failure(error)
+    return turn.withLock { _ in
+      worker.retired = nil
+      guard let writer = worker.writer else { return .failure(failure ?? .closed) }
+      writer.noteRemovalEnded()
+      do throws(StorageError) {
+        try writer.synchronize()
+        try writer.removeDropped()
+        try writer.writeMark(durably: true)
+      } catch {
+        fail(error, [])
+        return .failure(error)
+      }
+      gathering.withLock { $0.counters = writer.counters }
+      fail(.closed, [])
+      return .success(())
     }
-    gathering.withLock { $0.counters = writer.counters }
-    fail(.closed, [])
-    return .success(())
   }
+
+  // MARK: Beside the writing
 
   private func prepareSpareIfWanted(_ writer: LogWriter) {
     guard writer.wantsSpare, !worker.isPreparing else { return }
@@ -271,40 +382,17 @@ public final class GroupCommitLog: Sendable {
         result = .failure(error)
       }
       guard let self else { return }
-      queue.async { self.take(result) }
+      queue.async { self.turn.withLock { _ in self.take(result) } }
     }
-  }
-
-  /// Removes the files of segments that were let go, one after the other and beside the writing: taking a large file
-  /// apart, and making that durable, may last as long as a hundred commits.
-  private func removeUnneeded(_ writer: LogWriter) {
-    guard let removal = writer.takeRemoval() else { return }
-    preparation.async { [weak self] in
-      let result: Result<Void, FileError>
-      do throws(FileError) {
-        result = .success(try removal.run())
-      } catch {
-        result = .failure(error)
-      }
-      guard let self else { return }
-      queue.async { self.noteRemoval(result) }
-    }
-  }
-
-  private func noteRemoval(_ result: Result<Void, FileError>) {
-    guard let writer = worker.writer else { return }
-    writer.noteRemoved()
-    if case .failure(let error) = result { return fail(StorageError(error), []) }
-    removeUnneeded(writer)
   }
 
   private func take(_ prepared: Result<PreparedSegment, FileError>) {
     switch prepared {
     case .success(let segment):
       worker.isPreparing = false
-      worker.writer?.spare = segment
+      worker.writer?.addSpare(segment)
     case .failure(let error) where !error.isDiskFull:
-      fail(StorageError(error), [])
+      fail(.fileFailure(error), [])
     case .failure(let error):
       // Stays "preparing": the next segment is tried once more when it is needed, not over and over before.
       let warn = gathering.withLock { state in
@@ -313,5 +401,46 @@ public final class GroupCommitLog: Sendable {
       }
       warn?(error)
     }
+  }
+
+  /// Lets go of the files of segments that are not needed any more, one after the other: making that durable, and taking a
+  /// large file apart, may last as long as a hundred commits.
+  private func removeUnneeded(_ writer: LogWriter) {
+    guard let removal = writer.takeRemoval() else { return }
+    preparation.async { [weak self] in
+      let result: Result<[PreparedSegment], FileError>
+      do throws(FileError) {
+        result = .success(try removal.run())
+      } catch {
+        result = .failure(error)
+      }
+      guard let self else { return }
+      queue.async { self.turn.withLock { _ in self.note(removal, result) } }
+    }
+  }
+
+  private func note(_ removal: SegmentRemoval, _ result: Result<[PreparedSegment], FileError>) {
+    guard let writer = worker.writer else { return }
+    switch result {
+    case .success(let kept): writer.noteRemoved(removal, kept: kept)
+    case .failure(let error): return fail(.fileFailure(error), [])
+    }
+    removeUnneeded(writer)
+  }
+}
+
+/// Whether the disk has lately been so fast that waiting for it holds nobody up.
+struct CommitPace {
+  /// A commit that takes longer counts as slow, in nanoseconds: a fiftieth of a node's tick.
+  static var slowNanoseconds: UInt64 { 1_000_000 }
+  /// How many commits in a row must have been fast.
+  static var commits: Int { 8 }
+
+  private var left = CommitPace.commits
+
+  var isFast: Bool { left == 0 }
+
+  mutating func note(nanoseconds: UInt64) {
+    if nanoseconds > Self.slowNanoseconds { left = Self.commits } else { left = max(left - 1, 0) }
   }
 }

@@ -269,7 +269,7 @@ private final class HeldHandle: File {
       file.hold(write: copy, at: offset)
       if mode == .direct { try file.release() }
     }
-    if mode == .buffered { try system.leak(file, copy, at: offset) }
+    if mode != .direct { try system.leak(file, copy, at: offset) }
   }
 
   func synchronizeData() throws(FileError) {

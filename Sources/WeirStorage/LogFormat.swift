@@ -11,6 +11,11 @@ import WeirCore
 /// is used twice but behind a torn tail that was cut, so a batch that carries its own offset cannot be mistaken for
 /// what an earlier use of the file left there, nor for a write that went to the wrong place.
 ///
+/// A segment may lie in a file that held another one before. It is put aside under a temporary name, gets the new header
+/// and then its new name, each durable before the next; behind the header it still holds the old batches until new ones
+/// are written over them. They have other log offsets than the places where they now lie, so they are no batches, and no
+/// sign of a torn write either. Bytes behind the last batch are zero only where flag 0 of the header is not set.
+///
 /// Segment header (the whole block is under its checksum):
 ///
 ///     offset  size  field

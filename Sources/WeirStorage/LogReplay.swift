@@ -17,11 +17,17 @@ public enum LogEvent: Sendable {
 /// later says that the place was durable (a later batch, a later segment, the sync mark), the bytes have changed since, and
 /// the log is refused: cutting it would silently lose acknowledged entries. That a valid batch follows proves nothing by
 /// itself, as a disk may keep the later of two unsynced writes and lose the earlier.
+///
+/// What an earlier segment left in a file that is used again counts as nothing, neither as a batch nor as a trace: a batch
+/// says the log offset that it was written for, and no two places in a log's life share one. So behind the last batch of
+/// such a segment old bytes are as good as zeros. The one difference: a torn write of which no header reached the disk
+/// leaves no trace there, so it is passed over instead of being reported as cut.
 final class LogReplay {
   private let fileSystem: any FileSystem
   private let directory: String
   private let owner: UInt64?
   private let observer: ((LogEvent) -> Void)?
+  private let feed: LogFeed?
 
   private(set) var log: LogBuffer
   private(set) var tail = LogTail()
@@ -60,12 +66,13 @@ final class LogReplay {
 
   init(
     fileSystem: any FileSystem, directory: String, owner: UInt64?, memorySegmentBytes: Int = 1 << 20,
-    observer: ((LogEvent) -> Void)? = nil
+    feed: LogFeed? = nil, observer: ((LogEvent) -> Void)? = nil
   ) {
     self.fileSystem = fileSystem
     self.directory = directory
     self.owner = owner
     self.observer = observer
+    self.feed = feed
     log = LogBuffer(configuration: .init(segmentBytes: memorySegmentBytes))
   }
 
@@ -188,6 +195,7 @@ final class LogReplay {
     let header = segment.header
     observer?(.segment(path: segment.path, header))
     report.segments += 1
+    if header.isRecycled { report.recycledSegments += 1 }
     segments.append(
       LiveSegment(
         number: header.number, path: segment.path, startOffset: header.startOffset, capacityBytes: header.capacityBytes,
@@ -261,6 +269,7 @@ final class LogReplay {
     if !batch.resetsLog { try compact(batch, segment, at: position) }
     tail.anchorIndex = batch.anchorIndex
     tail.anchorTerm = batch.anchorTerm
+    feed?.advance(&log, commit: batch.hardState.commit)
     syncedOffset = max(syncedOffset, batch.syncedOffset)
     report.batches += 1
     report.bytes += occupied(batch, segment.header.blockBytes)
@@ -300,6 +309,9 @@ final class LogReplay {
     guard header.index > tail.anchorIndex, header.index <= log.lastIndex + 1 else {
       throw corruption(
         segment.path, offset, "entry \(header.index) does not continue a log of \(log.firstIndex) to \(log.lastIndex)")
+    }
+    if let feed, feed.hasTaken(header.index) {
+      throw corruption(segment.path, offset, "entry \(header.index) comes again after it was committed")
     }
     if header.index <= log.anchorIndex {
       // It replaces entries of a segment that is gone, all of which the anchor came to cover later. What followed them
@@ -379,7 +391,7 @@ final class LogReplay {
     tail.hardState.commit = min(tail.hardState.commit, log.lastIndex)
     tail.lastIndex = log.lastIndex
     tail.lastTerm = log.lastTerm
-    report.anchorIndex = log.anchorIndex
+    report.anchorIndex = tail.anchorIndex
     report.lastIndex = log.lastIndex
   }
 }

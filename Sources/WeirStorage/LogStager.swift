@@ -18,6 +18,8 @@ final class LogStager: @unchecked Sendable {
 
   var hasStaged: Bool { !staging.isEmpty }
   var stagedBytes: Int { staging.byteCount }
+  /// As `stagedBytes`, in whole blocks.
+  var paddedBytes: Int { staging.paddedByteCount }
 
   func append(_ entries: EntryBatch, hardState: HardState?) {
     if let hardState { tail.hardState = hardState }

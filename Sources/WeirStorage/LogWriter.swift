@@ -24,13 +24,14 @@ final class LogWriter: @unchecked Sendable {
   private var forcesNewSegment = false
   /// Earlier segments that were not synced when they were full (`SyncPolicy.off`).
   private var unsynchronizedFiles: [any File] = []
-  /// Files of segments that were let go, oldest first, still to be removed.
-  private var dropped: [String] = []
+  /// Segments that were let go, oldest first; their files are still to be put aside or removed.
+  private var dropped: [DroppedSegment] = []
   private var isRemoving = false
+  /// Segment files that wait for their turn, made ahead of need or used before.
+  private var spares: [PreparedSegment] = []
+  /// Files of segments that were let go and will come back as spares.
+  private var returningSpares = 0
   private(set) var counters = LogCounters()
-
-  /// A segment file made ahead of need.
-  var spare: PreparedSegment?
 
   private init(
     fileSystem: any FileSystem, directory: String, options: LogOptions, lock: any File, markFile: SyncMarkFile,
@@ -60,11 +61,11 @@ final class LogWriter: @unchecked Sendable {
   // MARK: Opening
 
   static func open(
-    fileSystem: any FileSystem, directory: String, options: LogOptions
+    fileSystem: any FileSystem, directory: String, options: LogOptions, feed: LogFeed? = nil
   ) throws(StorageError) -> (LogWriter, LogReplay) {
     let replay = LogReplay(
       fileSystem: fileSystem, directory: directory, owner: options.owner,
-      memorySegmentBytes: options.memorySegmentBytes)
+      memorySegmentBytes: options.memorySegmentBytes, feed: feed)
     let held: (any File)?
     do throws(FileError) {
       held = try fileSystem.lock(directory + "/lock")
@@ -119,6 +120,7 @@ final class LogWriter: @unchecked Sendable {
       position: options.blockBytes, replay: replay, segments: [segment])
     writer.lastChecksum = checksum
     writer.syncedOffset = UInt64(options.blockBytes)
+    if prepared.isFilled { writer.counters.zeroFilledSegments = 1 }
     return writer
   }
 
@@ -188,11 +190,13 @@ final class LogWriter: @unchecked Sendable {
   // MARK: Writing
 
   /// Writes batches behind the last. They are not durable yet, but in direct mode.
+  /// - Throws: `StorageError.diskFull` if there is no space for the segment that they need. Then nothing was written, and
+  ///   the log is as it was. Any other error leaves open what was written: the log is at its end.
   func write(_ staging: LogStaging) throws(StorageError) {
     guard !staging.isEmpty else { return }
+    let needed = staging.paddedByteCount
+    if !hasRoom(for: needed) { try beginSegment(toHold: needed) }
     do throws(FileError) {
-      let needed = staging.paddedByteCount
-      if position + needed > current.capacityBytes || forcesNewSegment { try beginSegment(toHold: needed) }
       let sealed = staging.seal(
         .init(
           offset: endOffset, syncedOffset: syncedOffset, owner: options.owner, previousChecksum: lastChecksum))
@@ -201,25 +205,28 @@ final class LogWriter: @unchecked Sendable {
       tail = staging.tail
       if mode == .direct { noteSynchronized() }
     } catch {
-      throw StorageError(error)
+      throw .fileFailure(error)
     }
   }
+
+  /// Whether batches of this size go into the current segment.
+  func hasRoom(for byteCount: Int) -> Bool { position + byteCount <= current.capacityBytes && !forcesNewSegment }
 
   /// Makes everything written durable, then lets go of segments that are not needed any more.
   func synchronize() throws(StorageError) {
     do throws(FileError) {
       try synchronizeFiles()
-      try dropSegments()
     } catch {
-      throw StorageError(error)
+      throw .fileFailure(error)
     }
+    dropSegments()
   }
 
   func writeMark(durably: Bool) throws(StorageError) {
     do throws(FileError) {
       try mark(durably: durably)
     } catch {
-      throw StorageError(error)
+      throw .fileFailure(error)
     }
   }
 
@@ -263,22 +270,35 @@ final class LogWriter: @unchecked Sendable {
 
   /// Begins the next segment. Its header is durable before it gets its name, and the one before is durable (but under
   /// `SyncPolicy.off`) before the header that says so.
-  private func beginSegment(toHold needed: Int) throws(FileError) {
-    if options.sync != .off || unsynchronizedFiles.count >= Self.maximumUnsynchronizedFiles {
-      try synchronizeFiles()
-    } else {
-      unsynchronizedFiles.append(file)
+  private func beginSegment(toHold needed: Int) throws(StorageError) {
+    let (prepared, mode) = try takeSpare(toHold: needed)
+    do throws(FileError) {
+      if options.sync != .off || unsynchronizedFiles.count >= Self.maximumUnsynchronizedFiles {
+        try synchronizeFiles()
+      } else {
+        unsynchronizedFiles.append(file)
+      }
+      try beginSegment(in: prepared, mode)
+    } catch {
+      throw .fileFailure(error)
+    }
+  }
+
+  /// A file for the next segment: one that waits, or a new one.
+  private func takeSpare(toHold needed: Int) throws(StorageError) -> (PreparedSegment, WriteMode) {
+    let capacity = Self.segmentCapacity(options, toHold: needed)
+    if let position = spares.firstIndex(where: { $0.capacityBytes >= capacity }) {
+      return (spares.remove(at: position), mode)
     }
     var mode = Self.wantedMode(options)
-    let capacity = Self.segmentCapacity(options, toHold: needed)
-    let prepared: PreparedSegment
-    if let ready = spare, ready.capacityBytes >= capacity {
-      prepared = ready
-      spare = nil
-      mode = self.mode
-    } else {
-      prepared = try Self.prepare(fileSystem, directory, options, &mode, serial: takeSerial(), capacity: capacity)
+    do throws(FileError) {
+      return (try Self.prepare(fileSystem, directory, options, &mode, serial: takeSerial(), capacity: capacity), mode)
+    } catch {
+      throw StorageError(error)
     }
+  }
+
+  private func beginSegment(in prepared: PreparedSegment, _ mode: WriteMode) throws(FileError) {
     let segment = LiveSegment(
       number: current.number + 1, path: directory + "/" + LogFormat.segmentName(current.number + 1),
       startOffset: current.endOffset, capacityBytes: prepared.capacityBytes, highestIndex: tail.lastIndex)
@@ -296,17 +316,26 @@ final class LogWriter: @unchecked Sendable {
     forcesNewSegment = false
     if wasSynchronized { syncedOffset = endOffset }
     counters.segments += 1
+    if prepared.isRecycled { counters.recycledSegments += 1 }
+    if prepared.isFilled { counters.zeroFilledSegments += 1 }
   }
 
   /// How many full segments may wait for a sync that no policy asks for, each with an open file.
   private static var maximumUnsynchronizedFiles: Int { 16 }
 
-  /// The current segment is in use, and there is none to follow it. Asked for early: filling the next one shares the disk
-  /// with the writing and must be done before this one is full, while a log that is hardly used needs no second file.
-  var wantsSpare: Bool { spare == nil && position > current.capacityBytes / 8 }
+  /// The current segment is in use, and there is none to follow it, nor one on its way back. Asked for early: filling the
+  /// next one shares the disk with the writing and must be done before this one is full, while a log that is hardly used
+  /// needs no second file.
+  var wantsSpare: Bool { spares.isEmpty && returningSpares == 0 && position > current.capacityBytes / 8 }
 
-  /// Segments could be dropped by `synchronize`.
-  var hasUnneededSegments: Bool { segments.count > 1 && segments[0].highestIndex <= tail.anchorIndex }
+  /// Takes a file that was made for the next segment.
+  func addSpare(_ prepared: PreparedSegment) { spares.append(prepared) }
+
+  /// Segments could be dropped by `synchronize`. A first one that is empty, because the first batch was larger than it,
+  /// waits for the first anchor: it is not worth a sync that the policy does not ask for.
+  var hasUnneededSegments: Bool {
+    segments.count > 1 && tail.anchorIndex > 0 && segments[0].highestIndex <= tail.anchorIndex
+  }
 
   /// A number for a temporary name.
   func takeSerial() -> UInt64 {
@@ -321,47 +350,47 @@ final class LogWriter: @unchecked Sendable {
   /// Size of an ordinary segment in bytes.
   var segmentCapacityBytes: Int { Self.segmentCapacity(options, toHold: 0) }
 
-  /// Segments that hold nothing behind the anchor go, oldest first; one is kept to be used again, which spares filling
-  /// it. A name is durably gone before the next one goes, so that a power cut leaves no gap; what is let go behind one
-  /// whose file still has to be removed waits its turn for the same reason.
-  private func dropSegments() throws(FileError) {
-    while segments.count > 1, segments[0].highestIndex <= tail.anchorIndex {
-      let old = segments[0]
-      if spare == nil, dropped.isEmpty, !isRemoving, old.capacityBytes == segmentCapacityBytes,
-        mode == Self.wantedMode(options)
-      {
-        let path = preparer.sparePath(takeSerial())
-        try fileSystem.rename(old.path, to: path)
-        try fileSystem.synchronizeDirectory(directory)
-        let file = try fileSystem.open(path, mode: mode)
-        spare = PreparedSegment(path: path, file: file, capacityBytes: old.capacityBytes, isRecycled: true)
-      } else {
-        dropped.append(old.path)
+  /// Lets go of segments that hold nothing behind the anchor, oldest first. Some are kept to be used again. The files
+  /// themselves are dealt with by `takeRemoval`.
+  private func dropSegments() {
+    while hasUnneededSegments {
+      let old = segments.removeFirst()
+      var segment = DroppedSegment(path: old.path, capacityBytes: old.capacityBytes)
+      if old.capacityBytes == segmentCapacityBytes, spares.count + returningSpares < options.maximumSpareSegments {
+        segment.sparePath = preparer.sparePath(takeSerial())
+        returningSpares += 1
       }
-      segments.removeFirst()
+      dropped.append(segment)
     }
   }
 
-  /// The removal of the segments that were let go, for another thread; nil if there are none, or one is under way.
+  /// What is to be done about the segments that were let go, for another thread; nil if there are none, or the one before
+  /// is under way: names have to go in order.
   func takeRemoval() -> SegmentRemoval? {
     guard !isRemoving, !dropped.isEmpty else { return nil }
     isRemoving = true
     defer { dropped.removeAll() }
-    return SegmentRemoval(fileSystem: fileSystem, directory: directory, paths: dropped)
+    return SegmentRemoval(fileSystem: fileSystem, directory: directory, mode: mode, segments: dropped)
   }
 
-  /// The removal that was taken has ended.
-  func noteRemoved() { isRemoving = false }
+  /// The removal that was taken has ended, and these files came back from it.
+  func noteRemoved(_ removal: SegmentRemoval, kept: [PreparedSegment]) {
+    isRemoving = false
+    returningSpares -= removal.segments.count { $0.sparePath != nil }
+    spares += kept
+  }
 
-  /// Removes the segments that were let go, here and now. Those of a removal that is still under way elsewhere are in
-  /// front of them, so then they stay; the next opening finds that they are not needed.
+  /// A removal is over, and what came back from it is not wanted any more: the log is being closed.
+  func noteRemovalEnded() { isRemoving = false }
+
+  /// Lets go of segments here and now. If some are under way elsewhere they are in front of these, so then these stay; the
+  /// next opening finds that they are not needed.
   func removeDropped() throws(StorageError) {
     guard let removal = takeRemoval() else { return }
-    defer { noteRemoved() }
     do throws(FileError) {
-      try removal.run()
+      noteRemoved(removal, kept: try removal.run())
     } catch {
-      throw StorageError(error)
+      throw .fileFailure(error)
     }
   }
 

@@ -110,6 +110,7 @@ public final class RealFileSystem: FileSystem {
     switch mode {
     case .buffered: 0
     case .direct: Self.directFlag | O_DSYNC
+    case .uncached: Self.directFlag
     }
   }
 

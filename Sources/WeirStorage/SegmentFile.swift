@@ -7,6 +7,8 @@ struct PreparedSegment: Sendable {
   var capacityBytes: Int
   /// It was a segment before; its old batches are still in it.
   var isRecycled = false
+  /// It was filled with zeros.
+  var isFilled = false
 }
 
 /// Makes the files that segments are begun in. Done ahead of need, on any thread.
@@ -35,7 +37,7 @@ struct SegmentPreparer: Sendable {
       try? fileSystem.remove(path)
       throw error
     }
-    return PreparedSegment(path: path, file: file, capacityBytes: capacityBytes)
+    return PreparedSegment(path: path, file: file, capacityBytes: capacityBytes, isFilled: zeroFill)
   }
 
   private func fill(_ file: any File, _ capacityBytes: Int) throws(FileError) {
@@ -51,17 +53,45 @@ struct SegmentPreparer: Sendable {
   }
 }
 
-/// Takes segments that are not needed any more off the disk, oldest first. Done beside the writing, on any thread.
+/// A segment that is not needed any more.
+struct DroppedSegment: Sendable {
+  var path: String
+  var capacityBytes: Int
+  /// The temporary name under which the file is kept to be used again; nil if it goes.
+  var sparePath: String?
+}
+
+/// Lets go of segments that are not needed any more, oldest first: some files are put aside to be used again, which
+/// spares the disk both the filling of another and the taking apart of this one; the others are removed. Each name is
+/// durably gone before the next one goes, so that a power cut leaves no gap. Done beside the writing, on any thread.
 struct SegmentRemoval: Sendable {
   let fileSystem: any FileSystem
   let directory: String
-  let paths: [String]
+  let mode: WriteMode
+  let segments: [DroppedSegment]
 
-  func run() throws(FileError) {
-    for path in paths {
-      try fileSystem.remove(path)
-      try fileSystem.synchronizeDirectory(directory)
+  /// - Returns: the files that were put aside.
+  func run() throws(FileError) -> [PreparedSegment] {
+    var kept: [PreparedSegment] = []
+    for segment in segments {
+      if let path = segment.sparePath, let file = try putAside(segment, as: path) {
+        kept.append(
+          PreparedSegment(path: path, file: file, capacityBytes: segment.capacityBytes, isRecycled: true))
+      } else {
+        try fileSystem.remove(segment.path)
+        try fileSystem.synchronizeDirectory(directory)
+      }
     }
+    return kept
+  }
+
+  /// - Returns: nil if the file has not the size that its header claims, and cannot be used again.
+  private func putAside(_ segment: DroppedSegment, as path: String) throws(FileError) -> (any File)? {
+    let file = try fileSystem.open(segment.path, mode: mode)
+    guard try file.sizeBytes() == segment.capacityBytes else { return nil }
+    try fileSystem.rename(segment.path, to: path)
+    try fileSystem.synchronizeDirectory(directory)
+    return file
   }
 }
 

@@ -16,6 +16,8 @@ public final class SnapshotStore: Sendable {
   let directory: String
   let retained: Int
   private let serial = Mutex<UInt64>(0)
+  /// Files of snapshots that are not retained any more, still to be taken off the disk.
+  private let discarded = Mutex<[String]>([])
 
   private init(fileSystem: any FileSystem, directory: String, retained: Int) {
     self.fileSystem = fileSystem
@@ -77,12 +79,19 @@ public final class SnapshotStore: Sendable {
 
   /// Begins a snapshot. Nothing of it counts until `SnapshotWriter.finish`.
   public func create(_ metadata: SnapshotMetadata) throws(StorageError) -> SnapshotWriter {
+    try SnapshotWriter(store: self, metadata: metadata, temporaryPath: makeTemporaryPath())
+  }
+
+  private func makeTemporaryPath() -> String {
     let number = serial.withLock { value in
       value += 1
       return value
     }
-    return try SnapshotWriter(store: self, metadata: metadata, temporaryPath: "\(directory)/snapshot-\(number).tmp")
+    return "\(directory)/snapshot-\(number).tmp"
   }
+
+  /// The oldest snapshot that is retained: the log is needed from there on, so that a newer one may turn out to be damaged.
+  public func oldest() throws(StorageError) -> Stored? { try list().prefix(retained).last }
 
   /// Opens a snapshot for restoring the state machine, or for sending.
   public func reader(_ snapshot: Stored) throws(StorageError) -> SnapshotReader {
@@ -101,18 +110,55 @@ public final class SnapshotStore: Sendable {
     return try SnapshotReceiver(store: self, metadata: metadata, fileBytes: fileBytes, partialPath: path)
   }
 
-  /// Gives a finished, synced file its name, and removes what is older than the retained ones.
-  func publish(_ temporaryPath: String, _ metadata: SnapshotMetadata, fileBytes: Int) throws(StorageError) -> Stored {
+  /// Gives a finished, synced file its name, and lets those go that are older than the retained ones.
+  /// - Parameter keepsDiscarded: their files only lose their names, and wait for `removeDiscarded`.
+  func publish(
+    _ temporaryPath: String, _ metadata: SnapshotMetadata, fileBytes: Int, keepsDiscarded: Bool
+  ) throws(StorageError) -> Stored {
     let path = directory + "/" + SnapshotFormat.fileName(metadata)
     try guarded { () throws(FileError) in
       try fileSystem.rename(temporaryPath, to: path)
       try fileSystem.synchronizeDirectory(directory)
     }
     for old in try list().dropFirst(retained) where old.path != path {
-      try guarded { () throws(FileError) in try fileSystem.remove(old.path) }
+      try guarded { () throws(FileError) in
+        guard keepsDiscarded else { return try fileSystem.remove(old.path) }
+        let discardedPath = makeTemporaryPath()
+        try fileSystem.rename(old.path, to: discardedPath)
+        discarded.withLock { $0.append(discardedPath) }
+      }
     }
     return Stored(metadata: metadata, path: path, fileBytes: fileBytes)
   }
+
+  /// Takes the files of discarded snapshots off the disk piece by piece. At once, it keeps the disk busy for as long as it
+  /// takes to give all of the space back (36 ms for 160 MB where the file system discards it on the device), which the
+  /// log's writes would have to wait for.
+  /// - Parameter rest: called after each piece; false ends it here, and the next opening removes what is left.
+  public func removeDiscarded(_ rest: () -> Bool) throws(StorageError) {
+    try guarded { () throws(FileError) in
+      let paths = discarded.withLock { paths in
+        defer { paths.removeAll() }
+        return paths
+      }
+      guard !paths.isEmpty else { return }
+      // A name that a power cut brings back must not be that of half a file.
+      try fileSystem.synchronizeDirectory(directory)
+      for path in paths {
+        let file = try fileSystem.open(path, mode: .buffered)
+        var size = try file.sizeBytes()
+        while size > 0 {
+          size = max(0, size - Self.removalBytes)
+          try file.truncate(toBytes: size)
+          guard rest() else { return }
+        }
+        try fileSystem.remove(path)
+      }
+    }
+  }
+
+  /// How much of a file is removed at a time, in bytes.
+  private static var removalBytes: Int { 1 << 20 }
 
   func guarded<Value>(_ body: () throws(FileError) -> Value) throws(StorageError) -> Value {
     do throws(FileError) {

@@ -24,24 +24,27 @@ public final class WriteAheadLog {
   /// elsewhere is refused (`LogReplay` has the rule). What was read is made durable again before it is handed out.
   /// - Parameter snapshot: the newest snapshot that can be read (`SnapshotStore.newest`). The log continues behind it if
   ///   its entries end before it or contradict it; a log that begins behind it is refused.
+  /// - Parameter feed: takes what is committed behind that snapshot, in place of holding all of it.
   public static func open(
-    fileSystem: any FileSystem, directory: String, options: LogOptions = .init(), snapshot: SnapshotMetadata? = nil
+    fileSystem: any FileSystem, directory: String, options: LogOptions = .init(), snapshot: SnapshotMetadata? = nil,
+    feed: LogFeed? = nil
   ) throws(StorageError) -> (log: WriteAheadLog, recovered: RecoveredState) {
     do throws(FileError) {
       try fileSystem.createDirectory(directory)
     } catch {
       throw .fileFailure(error)
     }
-    let (writer, replay) = try LogWriter.open(fileSystem: fileSystem, directory: directory, options: options)
+    let (writer, replay) = try LogWriter.open(
+      fileSystem: fileSystem, directory: directory, options: options, feed: feed)
     let log = WriteAheadLog(
       options: options, stager: LogStager(blockBytes: options.blockBytes, tail: replay.tail), writer: writer)
     var report = replay.report
     var buffer = replay.takeLog()
     let snapshotIndex = snapshot?.index ?? 0
-    guard snapshotIndex >= buffer.anchorIndex else {
-      throw .snapshotMissing(anchorIndex: buffer.anchorIndex, newestSnapshotIndex: snapshotIndex)
+    guard snapshotIndex >= replay.tail.anchorIndex else {
+      throw .snapshotMissing(anchorIndex: replay.tail.anchorIndex, newestSnapshotIndex: snapshotIndex)
     }
-    if let snapshot, buffer.term(at: snapshot.index) != snapshot.term {
+    if let snapshot, feed?.isJoined != true, buffer.term(at: snapshot.index) != snapshot.term {
       // A snapshot was received, and the crash came before the log was told: its entries end before it, or contradict it.
       buffer.reset(anchorIndex: snapshot.index, anchorTerm: snapshot.term)
       log.reset(anchorIndex: snapshot.index, anchorTerm: snapshot.term)

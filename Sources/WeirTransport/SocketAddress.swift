@@ -12,10 +12,14 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
   /// Resolves `host`. A name is looked up now, which may block: call it while configuring, not on an event loop.
   /// - Throws: `TransportError.unresolvableHost` if the name means nothing here.
   public init(host: String, port: UInt16) throws(TransportError) {
+    try self.init(host: host, port: port, flags: AI_ADDRCONFIG)
+  }
+
+  private init(host: String, port: UInt16, flags: Int32) throws(TransportError) {
     var hints = unsafe addrinfo()
     unsafe hints.ai_family = AF_UNSPEC
     unsafe hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
-    unsafe hints.ai_flags = AI_ADDRCONFIG
+    unsafe hints.ai_flags = flags
     var found: UnsafeMutablePointer<addrinfo>?
     let code = unsafe getaddrinfo(host, "\(port)", &hints, &found)
     defer { if let found = unsafe found { unsafe freeaddrinfo(found) } }
@@ -30,12 +34,24 @@ public struct SocketAddress: Sendable, Hashable, CustomStringConvertible {
 
   /// Parses `host:port`, `[v6]:port` or `:port` (every IPv4 interface).
   public init(parsing text: String) throws(TransportError) {
-    guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else {
-      throw .unresolvableHost(text)
-    }
+    guard let parts = Self.split(text) else { throw .unresolvableHost(text) }
+    try self.init(host: parts.host, port: parts.port)
+  }
+
+  /// Parses the same where the host is a number: looks nothing up, so it may be called on an event loop. Nil for
+  /// anything else.
+  public init?(numeric text: String) {
+    guard let parts = Self.split(text),
+      let address = try? SocketAddress(host: parts.host, port: parts.port, flags: AI_NUMERICHOST)
+    else { return nil }
+    self = address
+  }
+
+  private static func split(_ text: String) -> (host: String, port: UInt16)? {
+    guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else { return nil }
     var host = String(text[..<colon])
     if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-    try self.init(host: host.isEmpty ? "0.0.0.0" : host, port: port)
+    return (host.isEmpty ? "0.0.0.0" : host, port)
   }
 
   private init(host: String, port: UInt16, isIPv6: Bool, bytes: [UInt8]) {

@@ -41,6 +41,7 @@ struct Bench: ParsableCommand {
     GossipWire.self,
     WAL.self,
     SnapshotCommand.self,
+    MemoryCommand.self,
   ]
 
   static func main() {

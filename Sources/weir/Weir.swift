@@ -10,6 +10,7 @@ struct Weir: ParsableCommand {
 
   /// Every subcommand, in the order the help shows. Add yours here.
   static let subcommandList: [any ParsableCommand.Type] = [
+    NodeCommand.self,
     WAL.self,
     TortureNode.self,
   ]

@@ -108,37 +108,98 @@ struct NodeStorageTests {
     #expect(ended * 10 > Self.sites.count * 9, "\(ended) of \(Self.sites.count) failures were met")
   }
 
+  /// A disk on which, from some moment on, no segment of a log can be made.
+  private final class FullDisk: Sendable {
+    private struct State {
+      var isFull = false
+      var created = 0
+      var named = 0
+      var refused = 0
+    }
+
+    private let state = Mutex(State())
+    private let gate = Gate()
+    /// Whether the preparation of a segment, which runs beside the writing, is held up until `release`.
+    let isPreparationHeldUp: Bool
+
+    init(isPreparationHeldUp: Bool) { self.isPreparationHeldUp = isPreparationHeldUp }
+
+    /// Every segment of the log that has been begun has had the next one prepared, or at least tried.
+    var isPreparationDone: Bool { state.withLock { $0.created > $0.named } }
+    var hasRefused: Bool { state.withLock { $0.refused > 0 } }
+
+    func fill() {
+      if isPreparationHeldUp { gate.close() }
+      state.withLock { $0.isFull = true }
+    }
+
+    func release() { gate.open() }
+
+    func intercept(_ operation: FileError.Operation, _ path: String) throws(FileError) {
+      guard path.contains("/spare-") else { return }
+      let number: Int? = state.withLock { state in
+        switch operation {
+        case .create: state.created += 1
+        case .rename: state.named += 1
+        default: break
+        }
+        guard operation == .create, state.isFull else { return nil }
+        state.refused += 1
+        return state.refused
+      }
+      guard let number else { return }
+      // The preparation comes first; who is held up is followed by the writer, whose segment is full by then.
+      if number == 1 { gate.pass() }
+      throw FileError(operation: .create, path: path, code: 28)
+    }
+  }
+
   @Test(
-    "A full disk: writes are refused with a reason, reads go on, all is kept; with space it goes on after a restart")
-  func diskFull() throws {
+    "A full disk, met by the preparation or by the writer: writes are refused with a reason, reads go on, all is kept",
+    arguments: [false, true])
+  func diskFull(isMetByWriter: Bool) throws {
     let disk = SimulatedFileSystem(seed: 5)
-    disk.faults.capacityBytes = 70 << 10
-    let node = try Self.makeNode(disk)
+    let full = FullDisk(isPreparationHeldUp: isMetByWriter)
+    defer { full.release() }
+    let intercepted = InterceptedFileSystem(disk) { (operation, path) throws(FileError) in
+      try full.intercept(operation, path)
+    }
+    let node = try Self.makeNode(intercepted)
     node.start()
     guard eventually(60, { node.isLeader }) else { throw HarnessError("no leader") }
     let client = try TestClient(node)
     var number = 0
-    var refused: Outcome?
-    while refused == nil, number < 4000 {
+    var refused: [UInt32] = []
+    while refused.isEmpty, number < 100 {
       let token = UInt32(number)
       #expect(client.submit([(token, setCommand("k\(number)", String(repeating: "x", count: 200)))]))
       guard client.wait(for: number + 1) else { throw HarnessError("no answer") }
-      if client.outcomes[token] != .appliedFresh { refused = client.outcomes[token] }
+      if client.outcomes[token] != .appliedFresh { refused.append(token) }
       number += 1
-      // The next segment is prepared beside the writing. A writer that fills this one before, on a machine so busy that
-      // the preparation does not get its turn, ends the node instead; segments are a few kilobytes here, not 64 MiB.
-      usleep(100_000)
+      if isMetByWriter, full.hasRefused { continue }
+      // The next segment is prepared beside the writing, which waits here until that has been tried.
+      guard eventually(60, { full.isPreparationDone }) else { throw HarnessError("nothing is prepared") }
+      if number == 5 { full.fill() }
+      if full.hasRefused, !isMetByWriter {
+        guard eventually(60, { node.isOutOfSpace }) else { throw HarnessError("the warning does not arrive") }
+      }
     }
-    #expect(refused == .outOfSpace)
+    #expect(refused.map { client.outcomes[$0] } == [.outOfSpace])
+    #expect(number > 5)
+    // And so is everything that comes after.
+    let late = UInt32(number)
+    #expect(client.submit([(late, setCommand("k\(late)", "late"))]) && client.wait(for: number + 1))
+    #expect(client.outcomes[late] == .outOfSpace)
+    refused.append(late)
     #expect(node.isOutOfSpace)
     #expect(node.failure == nil, "the node is still there")
     #expect(client.confirmRead() == true)
     let kept = client.outcomes.filter { $0.value == .appliedFresh }.map(\.key)
-    #expect(kept.count > 3)
+    #expect(kept.count == number - 1)
     for token in kept { #expect(node.store.get(Array("k\(token)".utf8)) != nil) }
+    full.release()
     node.stop()
     disk.crash(survivalPerMille: 0)
-    disk.faults.capacityBytes = nil
     let again = try Self.makeNode(disk)
     defer { again.stop() }
     again.start()
@@ -147,6 +208,7 @@ struct NodeStorageTests {
     }
     #expect(!again.isOutOfSpace)
     for token in kept { #expect(again.store.get(Array("k\(token)".utf8)) != nil) }
+    for token in refused { #expect(again.store.get(Array("k\(token)".utf8)) == nil, "it was said to have no effect") }
     let second = try TestClient(again)
     #expect(second.submit([(1, setCommand("new", "write"))]) && second.wait(for: 1))
     #expect(second.outcomes[1] == .appliedFresh)

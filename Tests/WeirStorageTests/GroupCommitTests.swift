@@ -1,4 +1,5 @@
 import Dispatch
+import Foundation
 import Synchronization
 import Testing
 import WeirCore
@@ -206,6 +207,188 @@ struct GroupCommitTests {
     #expect(try openLog(disk, options).entries.count == acknowledged)
   }
 
+  @Test("no space for the segment that a batch needs: the batch is refused whole, and what was before is made durable")
+  func diskFullAtTheWriter() throws {
+    let disk = SimulatedFileSystem()
+    // Nobody prepares a segment here: the one that is to be made ahead, whose number is drawn before the writer's, is held
+    // up until it is too late.
+    let isHeldUp = DispatchSemaphore(value: 0)
+    let intercepted = InterceptedFileSystem(disk) { (operation, path) throws(FileError) in
+      guard operation == .create, path.contains("/spare-"), !path.hasSuffix("/spare-0.tmp") else { return }
+      if path.hasSuffix("/spare-2.tmp") { isHeldUp.wait() }
+      throw FileError(operation: .create, path: path, code: 28)
+    }
+    let options = LogOptions.small(segmentBytes: 8 << 10, sync: .interval(milliseconds: 3_600_000))
+    let (log, _) = try GroupCommitLog.open(fileSystem: intercepted, directory: "/log", options: options)
+    let outcomes = Outcomes()
+    var number = 0
+    while outcomes.all.last?.error == nil, number < 100 {
+      number += 1
+      log.submit(
+        makeEntries(from: UInt64(number), count: 1, term: 1, payloadBytes: 300), completion: outcomes.completion(number)
+      )
+      outcomes.wait(for: 1)
+    }
+    guard case .diskFull = outcomes.all.last?.error, case .diskFull = log.failure else {
+      isHeldUp.signal()
+      Issue.record("\(String(describing: log.failure))")
+      return
+    }
+    // Nobody else may use the directory while the node that owns it is still there.
+    #expect(throws: StorageError.locked(path: "/log")) { try openLog(disk, options) }
+    // The policy would have synced an hour later.
+    #expect(!disk.pendingWrites.contains { $0.path.hasSuffix(".wal") })
+    isHeldUp.signal()
+    #expect(throws: StorageError.self) { try log.closeAndWait() }
+    disk.crash(survivalPerMille: 0)
+    #expect(try openLog(disk, options).entries.count == number - 1)
+  }
+
+  /// Which thread wrote a batch.
+  private final class WriterWatch: Sendable {
+    private let state = Mutex((threads: [UInt](), slowMicroseconds: UInt32(0), error: FileError?.none))
+
+    var threads: [UInt] { state.withLock { $0.threads } }
+    func slowDown(microseconds: UInt32) { state.withLock { $0.slowMicroseconds = microseconds } }
+    func fail(_ error: FileError) { state.withLock { $0.error = error } }
+
+    func intercept(_ operation: FileError.Operation, _ path: String) throws(FileError) {
+      guard operation == .write, !path.hasSuffix("synced") else { return }
+      let (pause, error) = state.withLock { state in
+        state.threads.append(UInt(pthread_self()))
+        return (state.slowMicroseconds, state.error)
+      }
+      if pause > 0 { usleep(pause) }
+      if let error { throw error }
+    }
+  }
+
+  /// A log that has made enough fast commits to trust its disk.
+  private func openWatched(_ watch: WriterWatch, _ disk: SimulatedFileSystem, _ sync: SyncPolicy) throws -> (
+    GroupCommitLog, Outcomes
+  ) {
+    let intercepted = InterceptedFileSystem(disk) { (operation, path) throws(FileError) in
+      try watch.intercept(operation, path)
+    }
+    let (log, _) = try GroupCommitLog.open(
+      fileSystem: intercepted, directory: "/log", options: .small(segmentBytes: 256 << 10, sync: sync))
+    return (log, Outcomes())
+  }
+
+  /// Submits one entry at a time, deferred, until one of them was committed here.
+  /// - Returns: how many it took.
+  private func commitUntilHere(_ log: GroupCommitLog, _ outcomes: Outcomes, from first: Int) -> Int {
+    for count in 1...2000 {
+      let number = first + count - 1
+      log.submit(
+        makeEntries(from: UInt64(number), count: 1, term: 1), isDeferred: true, completion: outcomes.completion(number))
+      let isHere = log.commitDeferred()
+      outcomes.wait(for: 1)
+      if isHere { return count }
+    }
+    return .max
+  }
+
+  @Test(
+    "deferred: written where it is committed once the disk has been fast, one batch after the other",
+    arguments: [SyncPolicy.always, .interval(milliseconds: 1), .off])
+  func committedHere(sync: SyncPolicy) throws {
+    let watch = WriterWatch()
+    let disk = SimulatedFileSystem()
+    let (log, outcomes) = try openWatched(watch, disk, sync)
+    // On a busy machine any number of commits may be slow; none is trusted before eight were fast.
+    let count = commitUntilHere(log, outcomes, from: 1)
+    #expect(count > CommitPace.commits && count < 2000)
+    #expect(watch.threads.last == UInt(pthread_self()))
+    #expect(outcomes.all.map(\.number) == Array(1...count))
+    #expect(outcomes.all.allSatisfy { $0.error == nil })
+    // Nothing happens without being asked for, nothing twice.
+    #expect(!log.commitDeferred())
+    log.submit(makeEntries(from: UInt64(count + 1), count: 1, term: 1), completion: outcomes.completion(count + 1))
+    outcomes.wait(for: 1)
+    #expect(watch.threads.last != UInt(pthread_self()), "what is not deferred is the queue's")
+    if sync == .always { disk.crash(survivalPerMille: 0) } else { try log.closeAndWait() }
+    #expect(try openLog(disk, .small(segmentBytes: 256 << 10)).entries.count == count + 1)
+  }
+
+  @Test("deferred: what is large, and what comes behind a slow commit, is left to the queue")
+  func committedElsewhere() throws {
+    let watch = WriterWatch()
+    let disk = SimulatedFileSystem()
+    let (log, outcomes) = try openWatched(watch, disk, .always)
+    var next = commitUntilHere(log, outcomes, from: 1) + 1
+    log.submit(
+      makeEntries(from: UInt64(next), count: 1, term: 1, payloadBytes: 20_000), isDeferred: true,
+      completion: outcomes.completion(next))
+    #expect(!log.commitDeferred())
+    outcomes.wait(for: 1)
+    next += 1
+    watch.slowDown(microseconds: 3000)
+    next += commitUntilHere(log, outcomes, from: next)
+    // The one that was slow was the last that was trusted.
+    for number in next..<next + 20 {
+      log.submit(
+        makeEntries(from: UInt64(number), count: 1, term: 1), isDeferred: true, completion: outcomes.completion(number))
+      #expect(!log.commitDeferred())
+      outcomes.wait(for: 1)
+      #expect(watch.threads.last != UInt(pthread_self()))
+    }
+    watch.slowDown(microseconds: 0)
+    #expect(commitUntilHere(log, outcomes, from: next + 20) > CommitPace.commits)
+    #expect(outcomes.all.allSatisfy { $0.error == nil })
+    try log.closeAndWait()
+  }
+
+  @Test("deferred: a write that fails where it is committed ends the log, and nobody is told of success any more")
+  func failedHere() throws {
+    let watch = WriterWatch()
+    let disk = SimulatedFileSystem()
+    let (log, outcomes) = try openWatched(watch, disk, .always)
+    let count = commitUntilHere(log, outcomes, from: 1)
+    let failure = FileError(operation: .write, path: "", code: 5)
+    watch.fail(failure)
+    for number in count + 1...count + 3 {
+      log.submit(
+        makeEntries(from: UInt64(number), count: 1, term: 1), isDeferred: true, completion: outcomes.completion(number))
+      log.commitDeferred()
+      outcomes.wait(for: 1)
+    }
+    #expect(outcomes.all.suffix(3).allSatisfy { $0.error == .fileFailure(failure) })
+    #expect(log.failure == .fileFailure(failure))
+    #expect(watch.threads.last == UInt(pthread_self()))
+    disk.crash(survivalPerMille: 0)
+    #expect(try openLog(disk, .small(segmentBytes: 256 << 10)).entries.count == count)
+  }
+
+  @Test("deferred and not, from several threads at once: each completes once, in the order of its thread")
+  func deferredUnderLoad() throws {
+    let disk = SimulatedFileSystem()
+    let (log, _) = try GroupCommitLog.open(
+      fileSystem: disk, directory: "/log", options: .small(segmentBytes: 64 << 10))
+    let outcomes = Outcomes()
+    let turn = Mutex(UInt64(0))
+    DispatchQueue.concurrentPerform(iterations: 4) { thread in
+      for round in 0..<300 {
+        // Entries have to come in the order of their indexes.
+        turn.withLock { last in
+          last += 1
+          log.submit(
+            makeEntries(from: last, count: 1, term: 1), isDeferred: thread > 1,
+            completion: outcomes.completion(Int(last))
+          )
+          if round % 50 == 49 { log.compact(through: last, term: 1) }
+        }
+        if thread > 1 { log.commitDeferred() }
+      }
+    }
+    outcomes.wait(for: 1200)
+    #expect(outcomes.all.map(\.number).sorted() == Array(1...1200))
+    #expect(outcomes.all.allSatisfy { $0.error == nil })
+    try log.closeAndWait()
+    disk.crash(survivalPerMille: 0)
+    #expect(try reopen(disk, .small(segmentBytes: 64 << 10)).log.lastIndex == 1200)
+  }
+
   @Test("segments are prepared ahead and used again, under load", .timeLimit(.minutes(2)))
   func preparedSegments() throws {
     let disk = SimulatedFileSystem()
@@ -223,6 +406,7 @@ struct GroupCommitTests {
     }
     try log.closeAndWait()
     #expect(log.counters.segments > 20)
+    #expect(log.counters.recycledSegments > 10)
     #expect(try disk.list("/log").filter { $0.hasSuffix(".wal") }.count < 8)
     let recovered = try openLog(disk, options, snapshot: SnapshotMetadata(index: 2980, term: 1))
     #expect(recovered.entries.map(\.index) == Array(2981...3000))

@@ -60,6 +60,50 @@ struct SnapshotTests {
     #expect(try disk.list("/snapshots").count == 3)
   }
 
+  @Test("files of old ones can wait, and are taken off the disk in pieces; what is left goes with the next opening")
+  func gradualRemoval() throws {
+    let disk = SimulatedFileSystem()
+    let store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots", retained: 2)
+    func writeLarge(_ index: UInt64) throws {
+      let writer = try store.create(Self.metadata(index))
+      for number in 0..<3 { try writer.append(Self.part(number, 1 << 20).span.bytes) }
+      _ = try writer.finish(keepsDiscarded: true)
+    }
+    for index in [10, 20, 30] as [UInt64] { try writeLarge(index) }
+    #expect(try store.list().map(\.metadata.index) == [30, 20])
+    #expect(try store.oldest()?.metadata.index == 20)
+    #expect(try disk.list("/snapshots").count == 3)
+    var pieces = 0
+    try store.removeDiscarded {
+      pieces += 1
+      return true
+    }
+    #expect(pieces == 4)
+    #expect(try disk.list("/snapshots").count == 2)
+    try writeLarge(40)
+    try store.removeDiscarded { false }
+    // A power cut in between: what has its name is whole.
+    disk.crash(survivalPerMille: 1000)
+    let again = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots", retained: 2)
+    #expect(try again.list().map(\.metadata.index) == [40, 30])
+    for stored in try again.list() { try again.verify(stored) }
+    #expect(try disk.list("/snapshots").count == 2)
+  }
+
+  @Test(
+    "on real files, of all sizes around a write and a page", arguments: [0, 1, 3900, 4096, 65_000, 65_536, 300_000])
+  func realFiles(byteCount: Int) throws {
+    try withTemporaryDirectory { directory in
+      let store = try SnapshotStore.open(fileSystem: RealFileSystem(), directory: directory)
+      let part = Self.part(5, byteCount)
+      let stored = try write(store, Self.metadata(40), parts: [part])
+      #expect(try store.newest() == stored)
+      #expect(try read(store, stored) == (byteCount == 0 ? [] : [part]))
+      let size = try RealFileSystem().openForReading(stored.path).sizeBytes()
+      #expect(size == stored.fileBytes)
+    }
+  }
+
   @Test("a damaged snapshot is passed over for the one before; every bit counts")
   func damage() throws {
     let disk = SimulatedFileSystem()

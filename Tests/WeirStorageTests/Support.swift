@@ -86,3 +86,7 @@ func withTemporaryDirectory<Value>(_ body: (String) async throws -> Value) async
 }
 
 var isLongRun: Bool { ProcessInfo.processInfo.environment["WEIR_LONG_TESTS"] == "1" }
+
+/// Cycles of killing, in place of what the usual and the long run have: `WEIR_KILL_CYCLES`, for machines on which a
+/// thousand take too long.
+var cycleLimit: Int? { ProcessInfo.processInfo.environment["WEIR_KILL_CYCLES"].flatMap { Int($0) } }

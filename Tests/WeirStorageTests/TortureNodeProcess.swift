@@ -43,6 +43,8 @@ final class TortureNodeProcess: Sendable {
     var answers: [String] = []
     var notices: [String] = []
     var hasEnded = false
+    var firstNotice: ContinuousClock.Instant?
+    var end: ContinuousClock.Instant?
   }
 
   let id: UInt64
@@ -83,7 +85,12 @@ final class TortureNodeProcess: Sendable {
         buffer = Data(buffer[buffer.index(after: end)...])
       }
     }
-    state.withLock { $0.hasEnded = true }
+    // Its end of the pipe closes with the process itself.
+    let now = ContinuousClock.now
+    state.withLock { state in
+      state.hasEnded = true
+      state.end = now
+    }
     answered.signal()
     ended.signal()
   }
@@ -92,7 +99,12 @@ final class TortureNodeProcess: Sendable {
     let words = line.split(separator: " ")
     switch words.first {
     case "a": state.withLock { $0.acknowledged += words.dropFirst().compactMap { UInt64($0) } }
-    case "fault", "failed": state.withLock { $0.notices.append(line) }
+    case "fault", "failed":
+      let now = ContinuousClock.now
+      state.withLock { state in
+        state.notices.append(line)
+        state.firstNotice = state.firstNotice ?? now
+      }
     default:
       state.withLock { $0.answers.append(line) }
       answered.signal()
@@ -103,6 +115,14 @@ final class TortureNodeProcess: Sendable {
   var acknowledged: [UInt64] { state.withLock { $0.acknowledged } }
   /// What it said by itself about its disk.
   var notices: [String] { state.withLock { $0.notices } }
+
+  /// How long it went on after its disk failed, both seen from here; nil before it has ended.
+  var timeFromFaultToEnd: Duration? {
+    state.withLock { state in
+      guard let first = state.firstNotice, let end = state.end else { return nil }
+      return end - first
+    }
+  }
 
   func send(_ line: String) {
     // A node that has just ended by itself does not read any more.

@@ -49,6 +49,33 @@ struct WALCommandTests {
     }
   }
 
+  @Test("a log in files that were used before: read to its end, and refused at the first byte that changed")
+  func recycled() throws {
+    try withTemporaryDirectory { directory in
+      let opened = try openLog(RealFileSystem(), .small(segmentBytes: 8 << 10), at: directory)
+      for index in 1...100 as ClosedRange<LogIndex> {
+        opened.log.append(makeEntries(from: index, count: 1, term: 1, payloadBytes: 300))
+        if index > 5 { opened.log.compact(through: index - 5, term: 1) }
+        try opened.log.commitBatch()
+      }
+      #expect(opened.log.counters.recycledSegments > 3)
+      try opened.log.close()
+      let dump = try WeirExecutable.run(["wal", "dump", directory])
+      #expect(dump.status == 0 && dump.output.contains(", recycled"))
+      let verify = try WeirExecutable.run(["wal", "verify", directory])
+      #expect(verify.status == 0 && verify.errors.isEmpty)
+      #expect(verify.output.contains("in files used before") && verify.output.contains("holds entries 96 to 100"))
+      #expect(!verify.output.contains("torn tail"))
+      let name = try #require(try RealFileSystem().list(directory).last { $0.hasSuffix(".wal") })
+      let segment = directory + "/" + name
+      var bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: segment)))
+      bytes[512 + 100] ^= 4
+      try Data(bytes).write(to: URL(fileURLWithPath: segment))
+      let damaged = try WeirExecutable.run(["wal", "verify", directory])
+      #expect(damaged.status == 1 && damaged.errors.contains(segment), "\(damaged.errors)")
+    }
+  }
+
   @Test("a folder without a log is refused")
   func missing() throws {
     let result = try WeirExecutable.run(["wal", "verify", "/nowhere/at/all"])

@@ -79,6 +79,18 @@ public final class GossipMembership: Sendable {
   /// What gossip has cost so far. Never blocks.
   public var statistics: GossipStatistics { agent.latestStatistics }
 
+  /// Tells the others that this node goes, so that they need not find out by probing. Blocks until they were told, or two
+  /// seconds. Not from a task.
+  public func leave() {
+    let agent = agent
+    Self.wait { done in
+      Task {
+        _ = try? await agent.leave(timeout: .seconds(2))
+        done(())
+      }
+    }
+  }
+
   /// Ends the agent without a word: the others find out by themselves, as they would of a crash. Blocks until no socket
   /// of it remains.
   public func stop() {

@@ -16,8 +16,13 @@ final class Intake: Sendable {
   private let state = Mutex(State())
   let hasWork = Atomic<Bool>(false)
   private let loop: any EventLoop
+  /// Whether a turn may write to a disk: then only those run one for what they have posted who will wait for it anyway.
+  private let isDurable: Bool
 
-  init(loop: any EventLoop) { self.loop = loop }
+  init(loop: any EventLoop, isDurable: Bool) {
+    self.loop = loop
+    self.isDurable = isDurable
+  }
 
   /// Says that there is something to look at. Many may say it; one wakes the queue.
   func post() {
@@ -29,7 +34,10 @@ final class Intake: Sendable {
   func post(_ lane: Lane) {
     lane.isDirty.store(true, ordering: .sequentiallyConsistent)
     guard !hasWork.load(ordering: .sequentiallyConsistent) else { return }
-    if !hasWork.exchange(true, ordering: .sequentiallyConsistent) {
+    guard !hasWork.exchange(true, ordering: .sequentiallyConsistent) else { return }
+    if isDurable, lane.callsOut {
+      loop.wake()
+    } else {
       loop.wakeOrDrive(isResident: lane.isResident.load(ordering: .relaxed))
     }
   }

@@ -66,7 +66,7 @@ public final class Node: @unchecked Sendable {
     mechanism = loop.mechanism
     isDrivenByCallers = loop.callersDrive
     store = KeyValueStore(shardCount: configuration.shardCount, hashSeed: configuration.seed)
-    let intake = Intake(loop: loop)
+    let intake = Intake(loop: loop, isDurable: configuration.storage != .memory)
     self.intake = intake
     var recovered: RecoveredNode?
     if case .files(let directory, let sync) = configuration.storage {

@@ -16,6 +16,42 @@ extension NodeLoop {
     }
   }
 
+  /// Has written what this turn stored, once its messages have left: so the followers write while this node does. If it is
+  /// written here, what follows from it is done in the same turn.
+  func commitStored(_ durable: DurableStorage) {
+    var isInlineAllowed = true
+    while durable.commit(isInlineAllowed: isInlineAllowed) {
+      finishWrites()
+      processReady()
+      settleReadRounds()
+      publishLease()
+      transport.flush()
+      if let board { noteFlush(board) }
+      // Once a turn: the sockets have to be looked at.
+      isInlineAllowed = false
+    }
+    guard !isDrivenByCaller else {
+      // What follows calls what is not the node's own, which must not happen on a thread that may hold a lock.
+      if durable.failure != nil || durable.spaceWarning != nil { hasLeftovers = true }
+      return
+    }
+    if let failure = durable.failure {
+      fail(failure)
+    } else if durable.spaceWarning != nil {
+      noteSpaceWarning()
+      if durable.isFull { refuseUnstored() }
+    }
+  }
+
+  /// What waits for the log when there is no space for it to go on. Where nobody else votes it is refused: it is in no log,
+  /// and will be in none. Others may have it in theirs, so there it may still be committed, or be lost with the leadership.
+  private func refuseUnstored() {
+    guard !pending.isEmpty, configurationState.isSoleVoter(configuration.id) else { return }
+    var refused: [(slot: Int, token: UInt32)] = []
+    pending.removeAll { refused.append((PendingRing.slot(of: $0), UInt32(truncatingIfNeeded: $0))) }
+    for (slot, token) in refused { complete(slot: slot, token: token, outcome: .outOfSpace) }
+  }
+
   /// Steps and sends the answers of everything that has become durable.
   func finishWrites() { durable?.finished { deliver($0) } }
 
@@ -37,7 +73,7 @@ extension NodeLoop {
     }
   }
 
-  private func installedWritten(_ metadata: SnapshotMetadata, _ result: Result<Void, StorageError>) {
+  private func installedWritten(_ metadata: SnapshotMetadata, _ result: Result<SnapshotMetadata, StorageError>) {
     isCapturing = false
     switch result {
     case .success:
@@ -49,13 +85,20 @@ extension NodeLoop {
 
   /// Writes the state as a snapshot once the log has grown by enough, so that it can be cut.
   func writeSnapshotIfNeeded() {
-    guard let durable,
-      durable.bytesSinceSnapshot > configuration.snapshotAfterBytes
-        || durable.entriesSinceSnapshot > configuration.snapshotAfterEntries,
-      !isCapturing, receiving == nil, restore == nil, let term = raft.term(at: appliedIndex)
+    guard let durable, durable.schedule.isDue(rank: memberRank, members: memberCount), !isCapturing, receiving == nil,
+      restore == nil, let term = raft.term(at: appliedIndex)
     else { return }
-    writeSnapshot(durable, term)
+    writeSnapshot(durable, term, isDue: true)
   }
+
+  /// This node's place among those that hold the state, by their ids; the last one, if it is not a member.
+  private var memberRank: Int {
+    let state = configurationState
+    return min(
+      state.voters.count { $0 < configuration.id } + state.learners.count { $0 < configuration.id }, memberCount - 1)
+  }
+
+  private var memberCount: Int { max(configurationState.voters.count + configurationState.learners.count, 1) }
 
   /// Writes the state as a snapshot now; `completion` hears what came of it.
   func writeSnapshotOnRequest(_ completion: @escaping @Sendable (Result<LogIndex, NodeError>) -> Void) {
@@ -63,11 +106,12 @@ extension NodeLoop {
       return completion(.failure(.snapshotUnavailable))
     }
     snapshotRequests.append(completion)
-    writeSnapshot(durable, term)
+    writeSnapshot(durable, term, isDue: false)
   }
 
-  private func writeSnapshot(_ durable: DurableStorage, _ term: Term) {
+  private func writeSnapshot(_ durable: DurableStorage, _ term: Term, isDue: Bool) {
     isCapturing = true
+    durable.beginSnapshot(isDue: isDue)
     let metadata = SnapshotMetadata(index: appliedIndex, term: term, configuration: configurationState)
     let intake = intake
     durable.write(
@@ -77,17 +121,18 @@ extension NodeLoop {
     }
   }
 
-  private func snapshotWritten(_ metadata: SnapshotMetadata, _ result: Result<Void, StorageError>) {
+  private func snapshotWritten(_ metadata: SnapshotMetadata, _ result: Result<SnapshotMetadata, StorageError>) {
     isCapturing = false
     let requests = snapshotRequests
     snapshotRequests.removeAll()
     for request in requests {
-      request(result.map { metadata.index }.mapError { _ in .snapshotUnavailable })
+      request(result.map { _ in metadata.index }.mapError { _ in .snapshotUnavailable })
     }
     switch result {
-    case .success:
+    case .success(let oldest):
       log.info("node \(configuration.id) wrote its state at index \(metadata.index)")
-      durable?.log.compact(through: metadata.index, term: metadata.term)
+      // Not through the one just written: should that turn out to be damaged, the one before it still finds its log.
+      durable?.log.compact(through: oldest.index, term: oldest.term)
     case .failure(.diskFull(let error)):
       // Nothing is lost: the log goes on growing, and the next attempt comes with its next stretch.
       log.error("node \(configuration.id) could not write its state: the disk is full (\(error))")
@@ -118,4 +163,9 @@ extension NodeLoop {
     published.failure.withLock { $0 = "\(error)" }
     shutDown()
   }
+}
+
+extension ConfigurationState {
+  /// Whether nobody else has a vote: what this node has not stored is then committed nowhere.
+  fileprivate func isSoleVoter(_ id: NodeID) -> Bool { voters == [id] && votersOutgoing.isEmpty }
 }

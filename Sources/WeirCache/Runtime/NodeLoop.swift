@@ -95,7 +95,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     let snapshot =
       recovered == nil ? Self.bootstrap(configuration.initialVoters) : recovered?.snapshot
     configurationState = snapshot?.configuration ?? ConfigurationState(voters: configuration.initialVoters.sorted())
-    configurationIndex = snapshot?.index ?? 0
+    configurationIndex = recovered?.configurationIndex ?? snapshot?.index ?? 0
     appliedIndex = snapshot?.index ?? 0
     client = CallbackLane(maximumBytes: configuration.maximumLaneBytes)
     retention = LogRetention(
@@ -205,9 +205,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     publishLease()
     transport.flush()
     if let board { noteFlush(board) }
-    if let durable, !isDrivenByCaller {
-      if let failure = durable.failure { fail(failure) } else if durable.spaceWarning != nil { noteSpaceWarning() }
-    }
+    if let durable { commitStored(durable) }
     publish()
     notifyLanes()
     if let board { noteAnswers(board) }
@@ -258,7 +256,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   // MARK: Ready
 
   /// Does what the core asks for until it asks for nothing more.
-  private func processReady() {
+  func processReady() {
     while raft.hasReady {
       raft.ready(into: &ready)
       if let state = ready.softState { adopt(state) }

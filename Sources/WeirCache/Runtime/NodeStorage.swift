@@ -27,7 +27,11 @@ final class DurableStorage {
     let isClosing = Atomic<Bool>(false)
     /// Set once; read on the path of every proposal.
     let isShortOfSpace = Atomic<Bool>(false)
+    /// The log has found no space to go on. Set behind the last success that `completed` counts.
+    let isFull = Atomic<Bool>(false)
     let shortage = Mutex<FileError?>(nil)
+    /// The node's queue is committing, and looks at what has completed when it is through: it need not be woken.
+    let isAttended = Atomic<Bool>(false)
     let wake: @Sendable () -> Void
 
     init(wake: @escaping @Sendable () -> Void) { self.wake = wake }
@@ -39,14 +43,19 @@ final class DurableStorage {
     }
 
     func noteFailure(_ error: StorageError) {
+      if case .diskFull(let shortage) = error {
+        isFull.store(true, ordering: .releasing)
+        return noteShortage(shortage)
+      }
       failure.withLock { $0 = $0 ?? error }
       wake()
     }
 
     func note(_ result: Result<Void, StorageError>) {
-      if case .failure(let error) = result { failure.withLock { $0 = $0 ?? error } }
-      completed.wrappingAdd(1, ordering: .releasing)
-      wake()
+      if case .failure(let error) = result { return noteFailure(error) }
+      // Sequentially consistent, as in `commit`: either this sees that nobody attends, or the node's queue sees the count.
+      completed.wrappingAdd(1, ordering: .sequentiallyConsistent)
+      if !isAttended.load(ordering: .sequentiallyConsistent) { wake() }
     }
   }
 
@@ -59,19 +68,23 @@ final class DurableStorage {
   /// The last entry of the newest write that is durable.
   private(set) var durableIndex: LogIndex = 0
   private var handled: UInt64 = 0
+  /// Something was submitted that the log has not been told to write.
+  private var hasDeferred = false
   private var vote: NodeID
   private var term: Term
-  /// Bytes of entries since the last snapshot began.
-  private(set) var bytesSinceSnapshot = 0
-  /// Entries since the last snapshot began.
-  private(set) var entriesSinceSnapshot = 0
+  /// When the next snapshot is due.
+  private(set) var schedule: SnapshotSchedule
   /// A received snapshot that is being written; what comes behind it waits in `held`.
   private var installing: (metadata: SnapshotMetadata, responses: [Message])?
   private var held: [Message] = []
 
-  init(log: GroupCommitLog, snapshots: SnapshotStore, hardState: HardState, wake: @escaping @Sendable () -> Void) {
+  init(
+    log: GroupCommitLog, snapshots: SnapshotStore, hardState: HardState, schedule: SnapshotSchedule,
+    wake: @escaping @Sendable () -> Void
+  ) {
     self.log = log
     self.snapshots = snapshots
+    self.schedule = schedule
     term = hardState.term
     vote = hardState.vote
     let progress = Progress(wake: wake)
@@ -80,7 +93,7 @@ final class DurableStorage {
     log.onFailure { progress.noteFailure($0) }
   }
 
-  /// Why the log has ended, if it has: the node must end too.
+  /// Why the log has failed, if it has: the node must end too.
   var failure: StorageError? { progress.failure.withLock { $0 } }
 
   /// Why there is no space for the log to go on, if there is none: the node must take nothing more.
@@ -88,7 +101,24 @@ final class DurableStorage {
     progress.isShortOfSpace.load(ordering: .acquiring) ? progress.shortage.withLock { $0 } : nil
   }
 
+  /// The log has found no space to go on, and everything that it made durable before has been handed out by `finished`:
+  /// what is not durable by now never will be in this life.
+  var isFull: Bool {
+    progress.isFull.load(ordering: .acquiring) && progress.completed.load(ordering: .acquiring) == handled
+  }
+
   // MARK: Writing
+
+  /// Writes what was stored in this turn, or has it written: see `GroupCommitLog.commitDeferred`.
+  /// - Returns: whether `finished` has something now, which nobody else will say.
+  func commit(isInlineAllowed: Bool) -> Bool {
+    guard hasDeferred else { return false }
+    hasDeferred = false
+    progress.isAttended.store(true, ordering: .sequentiallyConsistent)
+    log.commitDeferred(isInlineAllowed: isInlineAllowed)
+    progress.isAttended.store(false, ordering: .sequentiallyConsistent)
+    return progress.completed.load(ordering: .sequentiallyConsistent) != handled
+  }
 
   /// Stores what a message to the append thread says. Its answers come from `finished`.
   /// - Returns: answers that wait for nothing.
@@ -112,11 +142,11 @@ final class DurableStorage {
       waiting[waiting.count - 1].answers.append(contentsOf: message.responses)
       return []
     }
-    bytesSinceSnapshot += message.entries.byteCount
-    entriesSinceSnapshot += message.entries.count
+    schedule.stored(bytes: message.entries.byteCount, entries: message.entries.count)
     waiting.append((message.responses, message.entries.isEmpty ? 0 : message.entries.lastIndex))
     let progress = progress
-    log.submit(message.entries, hardState: hardState) { progress.note($0) }
+    hasDeferred = true
+    log.submit(message.entries, hardState: hardState, isDeferred: true) { progress.note($0) }
     return []
   }
 
@@ -125,10 +155,11 @@ final class DurableStorage {
   /// before it knows of it. A crash in between finds the snapshot and a log that ends before it, which recovery knows.
   func install(
     _ capture: StateCapture, _ metadata: SnapshotMetadata, responses: [Message],
-    _ completion: @escaping @Sendable (Result<Void, StorageError>) -> Void
+    _ completion: @escaping @Sendable (Result<SnapshotMetadata, StorageError>) -> Void
   ) {
     precondition(installing == nil, "one snapshot is installed at a time")
     installing = (metadata, responses)
+    schedule.begin(inTurn: false)
     write(capture, metadata, bytesPerSecond: .max, completion)
   }
 
@@ -158,46 +189,63 @@ final class DurableStorage {
 
   // MARK: Snapshots
 
-  /// Writes a captured state on another queue, no faster than `bytesPerSecond`; `completion` is called there.
+  /// A snapshot of this node's own begins, because it was due or because somebody asked for it.
+  func beginSnapshot(isDue: Bool) { schedule.begin(inTurn: isDue) }
+
+  /// Writes a captured state on another queue, no faster than `bytesPerSecond`; `completion` is called there, with the
+  /// oldest snapshot that is retained now.
   func write(
     _ capture: StateCapture, _ metadata: SnapshotMetadata, bytesPerSecond: Int,
-    _ completion: @escaping @Sendable (Result<Void, StorageError>) -> Void
+    _ completion: @escaping @Sendable (Result<SnapshotMetadata, StorageError>) -> Void
   ) {
-    bytesSinceSnapshot = 0
-    entriesSinceSnapshot = 0
     // Handed over: nobody else uses the capture from here on.
     nonisolated(unsafe) let capture = capture
     let snapshots = snapshots
     let progress = progress
     snapshotQueue.async {
       do throws(StorageError) {
-        unsafe try Self.write(capture, metadata, to: snapshots, bytesPerSecond: bytesPerSecond, progress)
-        completion(.success(()))
+        completion(
+          .success(unsafe try Self.write(capture, metadata, to: snapshots, bytesPerSecond: bytesPerSecond, progress)))
       } catch {
-        completion(.failure(error))
+        return completion(.failure(error))
+      }
+      do throws(StorageError) {
+        try snapshots.removeDiscarded {
+          cweir_sleep_until_nanoseconds(cweir_monotonic_nanoseconds() + Self.removalPauseNanoseconds)
+          return !progress.isClosing.load(ordering: .relaxed)
+        }
+      } catch {
+        progress.noteFailure(error)
       }
     }
   }
 
+  /// How much of the state is put into bytes at a time: about 50 µs of work. A core is not taken away from the node's own
+  /// threads for longer than that, where larger pieces showed in the writes' tail.
+  private static let pieceBytes = 32 << 10
+  /// How long to rest after each piece of an old snapshot that was removed.
+  private static let removalPauseNanoseconds: UInt64 = 10_000_000
+
   private static func write(
     _ capture: StateCapture, _ metadata: SnapshotMetadata, to snapshots: SnapshotStore, bytesPerSecond: Int,
     _ progress: Progress
-  ) throws(StorageError) {
+  ) throws(StorageError) -> SnapshotMetadata {
     let writer = try snapshots.create(metadata)
     var pace = Pace(bytesPerSecond: bytesPerSecond, nowNanoseconds: cweir_monotonic_nanoseconds())
     do throws(StorageError) {
-      while let chunk = capture.nextChunk() {
+      while let chunk = capture.nextChunk(targetBytes: pieceBytes) {
         // Nobody waits for the rest when the node ends.
         if progress.isClosing.load(ordering: .relaxed) { throw StorageError.closed }
         unsafe try writer.append(chunk.span.bytes)
         let now = cweir_monotonic_nanoseconds()
         cweir_sleep_until_nanoseconds(now + pace.pauseNanoseconds(after: chunk.count, nowNanoseconds: now))
       }
-      _ = try writer.finish()
+      _ = try writer.finish(keepsDiscarded: true)
     } catch {
       writer.cancel()
       throw error
     }
+    return try snapshots.oldest()?.metadata ?? metadata
   }
 
   /// Writes and syncs what is left, and closes. Not on the log's queue.
@@ -236,10 +284,13 @@ struct Pace {
 struct RecoveredNode {
   var storage: DurableStorage
   var recovered: RecoveredState
+  /// Where the state machine is, as if a snapshot had been taken there; nil: it is empty, and so is the log.
   var snapshot: SnapshotMetadata?
+  /// The last change of the configuration in it, as far as that is known.
+  var configurationIndex: LogIndex = 0
   /// Whether the directory was empty before: nothing was promised to anybody.
   var isNew = false
-  /// Where the snapshot says that its members are.
+  /// Where the state says that its members are.
   var memberAddresses: [NodeID: String] = [:]
 
   /// Opens a node's directory and brings its state machine to where the newest snapshot is.
@@ -271,13 +322,28 @@ struct RecoveredNode {
     var options = configuration.logOptions
     options.owner = configuration.id
     options.sync = sync
+    // A node without a snapshot holds nothing that could be committed, but for one that joins and got its log from the
+    // first entry on.
+    let origin = newest?.metadata ?? SnapshotMetadata()
+    let recovery = LogRecovery(
+      store: store, snapshot: origin, memberAddresses: memberAddresses, log: configuration.log)
+    let feed = LogFeed(behind: origin, retainedBytes: configuration.trailingLogBytes) { recovery.apply($0) }
     let (log, recovered) = try GroupCommitLog.open(
-      fileSystem: fileSystem, directory: directory + "/log", options: options, snapshot: newest?.metadata,
+      fileSystem: fileSystem, directory: directory + "/log", options: options, snapshot: newest?.metadata, feed: feed,
       label: "weir.log.\(configuration.id)")
-    let storage = DurableStorage(log: log, snapshots: snapshots, hardState: recovered.hardState, wake: wake)
+    // The phase in which this node writes its snapshots goes on where it was.
+    let schedule = SnapshotSchedule(
+      afterBytes: configuration.snapshotAfterBytes, afterEntries: configuration.snapshotAfterEntries,
+      bytes: recovery.appliedBytes, entries: Int(feed.takenIndex - origin.index), isFirst: origin.index <= 1)
+    let storage = DurableStorage(
+      log: log, snapshots: snapshots, hardState: recovered.hardState, schedule: schedule, wake: wake)
+    let isEmpty = newest == nil && feed.takenIndex == 0
     return RecoveredNode(
-      storage: storage, recovered: recovered, snapshot: newest?.metadata, isNew: isNew,
-      memberAddresses: memberAddresses)
+      storage: storage, recovered: recovered,
+      snapshot: isEmpty
+        ? nil
+        : SnapshotMetadata(index: feed.takenIndex, term: feed.takenTerm, configuration: recovery.configuration),
+      configurationIndex: recovery.configurationIndex, isNew: isNew, memberAddresses: recovery.memberAddresses)
   }
 
   private static func isEmpty(_ directory: String, _ fileSystem: any FileSystem) throws(FileError) -> Bool {

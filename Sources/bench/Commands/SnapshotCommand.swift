@@ -10,10 +10,12 @@ import WeirCache
 struct SnapshotCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "snapshot",
-    abstract: "Measures writes while every node writes a snapshot, against writes while none does.",
+    abstract: "Measures writes while the nodes write snapshots, against writes while none does.",
     discussion: """
-      Rounds of two windows: in one nothing else goes on, in the other all nodes write the whole state to their disks. \
-      The windows are open loops at one rate, and as long as a snapshot takes.
+      Rounds of three windows, open loops at one rate: in the first nothing else goes on; in the second the nodes write \
+      the whole state to their disks one after the other without a break, as their schedule has them take turns; in the \
+      third all of them do so at once, as they would if they were told to. The second lasts until each node has written \
+      its snapshot, the first as long.
       """)
 
   @Option(help: "Nodes; an odd number, 1...9.")
@@ -29,7 +31,7 @@ struct SnapshotCommand: ParsableCommand {
   var rate = 10_000.0
 
   @Option(help: "Rounds.")
-  var rounds = 4
+  var rounds = 3
 
   @Option(help: "Writes the results as JSON to this file; - is standard output, in place of the table.")
   var json: String?
@@ -40,20 +42,26 @@ struct SnapshotCommand: ParsableCommand {
   struct Results: Codable {
     struct Round: Codable {
       var without: LatencySummary
-      var during: LatencySummary
-      var snapshotSeconds: Double
+      var inTurn: LatencySummary
+      var atOnce: LatencySummary
+      /// Snapshots that the node with the fewest finished within the second window.
+      var snapshotsInTurn: Int
+      /// How long one took, in seconds: the mean where they take turns, and the longest where all write at once.
+      var secondsInTurn: Double
+      var secondsAtOnce: Double
     }
 
     struct Body: Codable {
-      var schemaVersion = 1
+      var schemaVersion = 2
       var storage: StorageSummary
       var nodes: Int
       var keys: Int
       var valueBytes: Int
       var ratePerSecond: Double
       var rounds: [Round]
-      /// Median over the rounds of p99 during over p99 without.
-      var p99Ratio: Double
+      /// Medians over the rounds of p99 meanwhile over p99 without.
+      var p99RatioInTurn: Double
+      var p99RatioAtOnce: Double
     }
 
     var snapshot: Body
@@ -86,12 +94,15 @@ struct SnapshotCommand: ParsableCommand {
     _ = try LoadGenerator.run(preload, on: target, history: Self.noHistory)
     var measured: [Results.Round] = []
     for round in 0..<rounds { measured.append(try measure(round, target)) }
-    let ratios = measured.map { Double($0.during.p99 ?? 0) / Double(max($0.without.p99 ?? 1, 1)) }.sorted()
+    func median(_ meanwhile: KeyPath<Results.Round, LatencySummary>) -> Double {
+      let ratios = measured.map { Self.ratio($0[keyPath: meanwhile], $0.without) }.sorted()
+      return ratios[ratios.count / 2]
+    }
     try show(
       Results(
         snapshot: .init(
           storage: disk, nodes: nodes, keys: keys, valueBytes: valueSize, ratePerSecond: rate, rounds: measured,
-          p99Ratio: ratios[ratios.count / 2])))
+          p99RatioInTurn: median(\.inTurn), p99RatioAtOnce: median(\.atOnce))))
   }
 
   private static let noHistory = HistoryBudget(selection: HistorySelection(seed: 0, threshold: 0), operations: 0)
@@ -105,20 +116,31 @@ struct SnapshotCommand: ParsableCommand {
       operationLimit: loop.isOpen ? nil : UInt64(keys), seed: UInt64(client), client: client)
   }
 
+  private static func ratio(_ meanwhile: LatencySummary, _ without: LatencySummary) -> Double {
+    Double(meanwhile.p99 ?? 0) / Double(max(without.p99 ?? 1, 1))
+  }
+
   private func measure(_ round: Int, _ target: EmbeddedTarget) throws -> Results.Round {
     let workload = Workload(readPercent: 0, keys: keys, valueBytes: valueSize)
     let open = LoopMode.open(ratePerSecond: rate, arrival: .poisson, outstandingLimit: 65_536)
-    let window = max(1, Double(keys * (valueSize + 24)) / Double(target.snapshotBytesPerSecond))
-    let client = UInt32(10 + 2 * round)
-    let without = try LoadGenerator.run(
-      plan("without", workload, open, client, seconds: window), on: target, history: Self.noHistory)
-    let watch = SnapshotWatch(target.cluster.nodes)
-    let during = try LoadGenerator.run(
-      plan("during", workload, open, client + 1, seconds: window), on: target, history: Self.noHistory)
-    let seconds = try watch.wait()
+    // What one snapshot takes at its pace.
+    let one = max(0.5, Double(keys * (valueSize + 16)) / Double(target.snapshotBytesPerSecond))
+    func run(_ name: String, _ number: Int, seconds: Double) throws -> LatencySummary {
+      let plan = plan(name, workload, open, UInt32(10 + 3 * round + number), seconds: seconds)
+      return LatencySummary(try LoadGenerator.run(plan, on: target, history: Self.noHistory).writes.response)
+    }
+    let window = one * Double(nodes) * 1.2
+    // What the last snapshots replaced is taken off the disks.
+    Thread.sleep(forTimeInterval: 2 * one)
+    let without = try run("without", 0, seconds: window)
+    let turns = SnapshotTurns(target.cluster.nodes)
+    let inTurn = try run("in turn", 1, seconds: window)
+    let (finished, seconds) = try turns.finish()
+    let all = SnapshotWatch(target.cluster.nodes)
+    let atOnce = try run("at once", 2, seconds: one)
     return Results.Round(
-      without: LatencySummary(without.writes.response), during: LatencySummary(during.writes.response),
-      snapshotSeconds: seconds)
+      without: without, inTurn: inTurn, atOnce: atOnce, snapshotsInTurn: finished, secondsInTurn: seconds,
+      secondsAtOnce: try all.wait())
   }
 
   private func show(_ results: Results) throws {
@@ -129,19 +151,69 @@ struct SnapshotCommand: ParsableCommand {
     print(
       "\(nodes) nodes, \(keys) keys of \(valueSize) bytes, \(results.snapshot.storage.text), \(Int(rate)) writes/s, open loop"
     )
-    print("          without                      while all nodes write a snapshot")
-    print("round     p50 µs     p99 µs   p99.9      p50 µs     p99 µs   p99.9 µs   snapshot s   p99 ratio")
+    print("       without              nodes write in turn                    all nodes write at once")
+    print("round  p50 µs  p99 µs   p50 µs  p99 µs  each s  ratio  finished    p50 µs  p99 µs  each s  ratio")
     for (number, round) in results.snapshot.rounds.enumerated() {
       func micro(_ value: UInt64?) -> Double { Double(value ?? 0) / 1000 }
       print(
         String(
-          format: "%5d %10.0f %10.0f %8.0f  %10.0f %10.0f %10.0f %12.2f %11.2f", number + 1, micro(round.without.p50),
-          micro(round.without.p99), micro(round.without.p999), micro(round.during.p50), micro(round.during.p99),
-          micro(round.during.p999), round.snapshotSeconds,
-          micro(round.during.p99) / max(micro(round.without.p99), 0.001)
-        ))
+          format: "%5d %7.0f %7.0f  %7.0f %7.0f %7.2f %6.2f %9d   %7.0f %7.0f %7.2f %6.2f", number + 1,
+          micro(round.without.p50), micro(round.without.p99), micro(round.inTurn.p50), micro(round.inTurn.p99),
+          round.secondsInTurn, Self.ratio(round.inTurn, round.without), round.snapshotsInTurn,
+          micro(round.atOnce.p50), micro(round.atOnce.p99), round.secondsAtOnce,
+          Self.ratio(round.atOnce, round.without)))
     }
-    print(String(format: "p99 while snapshots are written, over p99 without: %.2f (median)", results.snapshot.p99Ratio))
+    print(
+      String(
+        format: "p99 meanwhile, over p99 without: %.2f in turn, %.2f at once (medians)",
+        results.snapshot.p99RatioInTurn,
+        results.snapshot.p99RatioAtOnce))
+    if results.snapshot.rounds.contains(where: { $0.snapshotsInTurn == 0 }) {
+      print("Not every node finished its snapshot while it was measured: the rate is more than this machine carries.")
+    }
+  }
+}
+
+/// Nodes that write snapshots one after the other, without a break, until told to end.
+private final class SnapshotTurns: Sendable {
+  private struct State {
+    var finished: [Int]
+    var isEnding = false
+    var failure: NodeError?
+  }
+
+  private let nodes: [Node]
+  private let state: Mutex<State>
+  private let begin = DispatchTime.now()
+  private let isOver = DispatchSemaphore(value: 0)
+
+  init(_ nodes: [Node]) {
+    self.nodes = nodes
+    state = Mutex(State(finished: nodes.map { _ in 0 }))
+    write(0)
+  }
+
+  private func write(_ position: Int) {
+    nodes[position].writeSnapshot { [self] result in
+      let goesOn = state.withLock { state in
+        if case .failure(let error) = result { state.failure = error } else { state.finished[position] += 1 }
+        return !state.isEnding && state.failure == nil
+      }
+      if goesOn { write((position + 1) % nodes.count) } else { isOver.signal() }
+    }
+  }
+
+  /// Lets the one that is being written end.
+  /// - Returns: how many snapshots each node has finished at least by now, and how long one took, in seconds.
+  func finish() throws -> (least: Int, seconds: Double) {
+    let finished = state.withLock { state in
+      state.isEnding = true
+      return state.finished
+    }
+    isOver.wait()
+    if let failure = state.withLock({ $0.failure }) { throw failure }
+    let elapsed = Double(DispatchTime.now().uptimeNanoseconds - begin.uptimeNanoseconds) / 1e9
+    return (finished.min() ?? 0, elapsed / Double(state.withLock { $0.finished.reduce(0, +) }))
   }
 }
 

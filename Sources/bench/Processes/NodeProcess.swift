@@ -4,6 +4,7 @@ import Foundation
 import Gossip
 import Load
 import Logging
+import Synchronization
 import WeirCache
 import WeirCore
 import WeirStorage
@@ -19,6 +20,7 @@ import WeirTransport
 ///     in:  join 127.0.0.1:4713                       out: joined
 ///     in:  start                                     out: started    (once it knows all the others)
 ///     in:  report                                    out: a `NodeReport` as JSON
+///     in:  snapshot                                  out: snapshot   (once the state is written)
 ///     in:  stop                                      out: stopped
 struct NodeProcess: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -94,6 +96,15 @@ struct NodeProcess: ParsableCommand {
         node.start()
         Self.say("started")
       case "report": Self.say(try NodeReport(of: node, gossip.statistics).line())
+      case "snapshot":
+        let isDone = DispatchSemaphore(value: 0)
+        let isWritten = Atomic<Bool>(false)
+        node.writeSnapshot { result in
+          if case .success = result { isWritten.store(true, ordering: .releasing) }
+          isDone.signal()
+        }
+        isDone.wait()
+        Self.say(isWritten.load(ordering: .acquiring) ? "snapshot" : "unavailable")
       case "stop": return Self.say("stopped")
       default: throw UsageError("node-process does not understand '\(line)'")
       }
@@ -122,6 +133,10 @@ struct NodeReport: Codable {
   var appliedIndex: UInt64
   var stateHash: UInt64
   var keys: UInt64
+  /// Bytes of keys and values.
+  var liveBytes: UInt64
+  /// The most memory that this process has had resident.
+  var peakResidentBytes: UInt64
   var processCPUNanoseconds: UInt64
   var messagesSent: UInt64
   var bytesSent: UInt64
@@ -146,6 +161,8 @@ struct NodeReport: Codable {
     appliedIndex = status.appliedIndex
     stateHash = node.store.stateHash
     keys = UInt64(node.store.count)
+    liveBytes = UInt64(node.store.liveBytes)
+    peakResidentBytes = Self.peakResidentBytes()
     processCPUNanoseconds = cweir_process_cpu_nanoseconds()
     messagesSent = counters.messagesSent
     bytesSent = counters.bytesSent
@@ -157,6 +174,15 @@ struct NodeReport: Codable {
     gossipBytes = UInt64(gossip.packetBytesSent) + UInt64(gossip.streamBytesSent)
     gossipCPUNanoseconds = gossip.cpuNanoseconds
     failure = node.failure
+  }
+
+  /// VmHWM of this process, 0 where there is none.
+  private static func peakResidentBytes() -> UInt64 {
+    guard let text = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8),
+      let line = text.split(separator: "\n").first(where: { $0.hasPrefix("VmHWM:") }),
+      let kibibytes = line.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first.flatMap({ UInt64($0) })
+    else { return 0 }
+    return kibibytes * 1024
   }
 
   func line() throws -> String { String(decoding: try JSONEncoder().encode(self), as: UTF8.self) }

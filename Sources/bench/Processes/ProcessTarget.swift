@@ -86,9 +86,16 @@ struct ProcessTargetFactory: TargetFactory {
   func startCluster(_ configuration: ClusterConfiguration) throws -> any Target { try start(configuration) }
 
   func start(_ configuration: ClusterConfiguration) throws -> ProcessTarget {
-    var configuration = configuration
     let folder = configuration.durability == .memory ? nil : try TemporaryFolder(in: configuration.directory)
-    configuration.directory = folder?.path
+    return try start(configuration, in: folder?.path, owning: folder)
+  }
+
+  /// Starts a cluster in a folder that may hold one already, which then goes on.
+  func start(
+    _ configuration: ClusterConfiguration, in directory: String?, owning folder: TemporaryFolder? = nil
+  ) throws -> ProcessTarget {
+    var configuration = configuration
+    configuration.directory = directory
     let clusterID = configuration.seed | 1
     var children: [ChildNode] = []
     do {

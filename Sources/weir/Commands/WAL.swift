@@ -38,7 +38,7 @@ struct WAL: ParsableCommand {
 private func inspect(_ directory: String, observer: ((LogEvent) -> Void)?) throws {
   let report = try LogInspector.inspect(directory: directory, observer: observer)
   print(
-    "\(report.segments) segments, \(report.batches) batches, \(report.entries) entries, \(report.bytes) bytes; the log "
+    "\(report.segments) segments (\(report.recycledSegments) in files used before), \(report.batches) batches, \(report.entries) entries, \(report.bytes) bytes; the log "
       + "holds entries \(report.anchorIndex + 1) to \(report.lastIndex)")
   if let cut = report.cut {
     print("torn tail: \(cut.path) ends at byte \(cut.offsetBytes) (\(cut.reason)); it is cut when the node starts")

@@ -4,18 +4,31 @@ import WeirStorage
 
 // The log's reader: whatever lies in a log's directory must be read or refused, in bounded memory, and what was read must
 // still be there after it was opened, written to and opened again. The fuzzer guesses no checksums, so the first byte of
-// the input may ask that they be put right: then the fields behind them are what is fuzzed.
+// the input may ask that they be put right: then the fields behind them are what is fuzzed. It also says what the input is
+// laid over: a segment in a new file, or one in a file that held others before and still has their batches in it.
 
 final class LogFuzzer {
   private let directory = "/log"
   private let blockBytes = 256
-  /// A log that was written properly, which inputs are laid over.
-  private var seed: [UInt8] = []
+  /// The only segment of a log that was written properly, which inputs are laid over.
+  private struct Seed {
+    var path = ""
+    var bytes: [UInt8] = []
+  }
+
+  private var fresh = Seed()
+  private var recycled = Seed()
 
   init() {
+    fresh = makeFresh()
+    recycled = makeRecycled()
+    precondition(!fresh.bytes.isEmpty && !recycled.bytes.isEmpty, "a log can be written")
+  }
+
+  private func makeFresh() -> Seed {
     let disk = SimulatedFileSystem()
     guard let log = try? WriteAheadLog.open(fileSystem: disk, directory: directory, options: options).log else {
-      return
+      return Seed()
     }
     var buffer = LogBuffer(configuration: .init(segmentBytes: 4096))
     for round in 0..<4 as Range<UInt64> {
@@ -26,10 +39,33 @@ final class LogFuzzer {
         hardState: HardState(term: round + 1, vote: 1, commit: first))
       try? log.commitBatch()
     }
-    seed = disk.contents(of: path) ?? []
+    return seed(of: disk)
   }
 
-  private var path: String { directory + "/0000000000000001.wal" }
+  /// Each batch drops what was before it, until a segment has begun in a file that was used before; two more go with it.
+  private func makeRecycled() -> Seed {
+    let disk = SimulatedFileSystem()
+    guard let log = try? WriteAheadLog.open(fileSystem: disk, directory: directory, options: options).log else {
+      return Seed()
+    }
+    var buffer = LogBuffer(configuration: .init(segmentBytes: 4096))
+    var left = 3
+    while left > 0 {
+      buffer.append(term: 1, payload: [UInt8](repeating: 7, count: 20 + Int(buffer.lastIndex) % 300).span.bytes)
+      let index = buffer.lastIndex
+      log.append(buffer.batch(from: index, through: index), hardState: HardState(term: 1, vote: 1, commit: index))
+      if left == 3 { log.compact(through: index, term: 1) }
+      guard (try? log.commitBatch()) != nil else { return Seed() }
+      if log.counters.recycledSegments > 2 { left -= 1 }
+    }
+    return seed(of: disk)
+  }
+
+  private func seed(of disk: SimulatedFileSystem) -> Seed {
+    guard let name = (try? disk.list(directory))?.last(where: { $0.hasSuffix(".wal") }) else { return Seed() }
+    let path = directory + "/" + name
+    return Seed(path: path, bytes: disk.contents(of: path) ?? [])
+  }
 
   private var options: LogOptions {
     LogOptions(owner: 7, segmentBytes: 4096, blockBytes: blockBytes, zeroFill: false, memorySegmentBytes: 4096)
@@ -37,8 +73,9 @@ final class LogFuzzer {
 
   func run(_ input: Span<UInt8>) {
     guard input.count > 2 else { return }
-    var bytes = seed
-    let start = Int(input[1]) * 16 % seed.count
+    let seed = input[0] & 8 == 0 ? fresh : recycled
+    var bytes = seed.bytes
+    let start = Int(input[1]) * 16 % bytes.count
     for index in 2..<input.count {
       let position = start + index - 2
       if position < bytes.count { bytes[position] = input[index] } else { bytes.append(input[index]) }
@@ -46,10 +83,10 @@ final class LogFuzzer {
     if bytes.count > 1 << 16 { return }
     if input[0] & 1 != 0 { LogFormat.repairChecksums(&bytes) }
     if input[0] & 2 != 0 { bytes.removeLast(bytes.count - min(bytes.count, start + input.count - 2)) }
-    open(bytes, isWrittenTo: input[0] & 4 != 0)
+    open(bytes, as: seed.path, isWrittenTo: input[0] & 4 != 0)
   }
 
-  private func open(_ bytes: [UInt8], isWrittenTo: Bool) {
+  private func open(_ bytes: [UInt8], as path: String, isWrittenTo: Bool) {
     let disk = SimulatedFileSystem()
     try? disk.createDirectory(directory)
     disk.setContents(of: path, to: bytes)

@@ -1,0 +1,183 @@
+import ArgumentParser
+import CWeir
+import Foundation
+import Load
+import Measure
+import Synchronization
+import WeirCore
+
+/// `bench memory`: how much memory a node needs for what it holds.
+struct MemoryCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "memory",
+    abstract: "Measures the memory of nodes, each a process of its own, beside what they hold.",
+    discussion: """
+      The nodes are filled, then written to while each of them writes snapshots one after the other, then stopped and \
+      started again from their disks. After each of these, the most memory that a node's process has had resident so far \
+      (VmHWM) is shown for the node with the most, beside the bound: one and a half times its keys and values, and \
+      128 MiB. Exits with 3 if it is exceeded.
+      """)
+
+  @Option(help: "Nodes; an odd number, 1...9.")
+  var nodes = 3
+
+  @Option(help: "Keys in the state.")
+  var keys = 1_000_000
+
+  @Option(help: "Size of a value in bytes.")
+  var valueSize = 128
+
+  @Option(help: "Writes per second while snapshots are written; as many as the nodes take, if it is 0.")
+  var rate = 10_000.0
+
+  @Option(help: "Seconds of writing meanwhile.")
+  var seconds = 10.0
+
+  @Option(help: "Writes the results as JSON to this file; - is standard output, in place of the table.")
+  var json: String?
+
+  @OptionGroup var storage: StorageOptions
+
+  /// What `--json` writes, under `memory`.
+  struct Results: Codable {
+    struct Phase: Codable {
+      var name: String
+      /// Bytes of keys and values of the node with the most memory, and what it had resident at most so far.
+      var liveBytes: UInt64
+      var peakResidentBytes: UInt64
+      var boundBytes: UInt64
+    }
+
+    struct Body: Codable {
+      var schemaVersion = 1
+      var storage: StorageSummary
+      var nodes: Int
+      var keys: Int
+      var valueBytes: Int
+      var writesPerSecond: Double
+      var snapshots: Int
+      var phases: [Phase]
+    }
+
+    var memory: Body
+  }
+
+  func validate() throws {
+    guard (1...9).contains(nodes), !nodes.isMultiple(of: 2) else { throw ValidationError("--nodes must be odd, 1...9") }
+    guard (1000...10_000_000).contains(keys) else { throw ValidationError("--keys must be 1000...10000000") }
+    guard (16...(1 << 16)).contains(valueSize) else { throw ValidationError("--value-size must be 16...65536") }
+    guard rate == 0 || (1000...1_000_000).contains(rate) else {
+      throw ValidationError("--rate must be 0 or 1000...1000000")
+    }
+    guard (1...600).contains(seconds) else { throw ValidationError("--seconds must be 1...600") }
+    guard storage.sync != .memory else { throw ValidationError("what is in memory only is not recovered") }
+  }
+
+  func run() throws {
+    let interrupts = EndOnInterrupt()
+    defer { withExtendedLifetime(interrupts) {} }
+    try storage.checkWritable()
+    let disk = storage.summary()
+    let folder = try TemporaryFolder(in: storage.dataDir)
+    defer { folder.remove() }
+    let cluster = ClusterConfiguration(nodes: nodes, durability: storage.sync, directory: folder.path)
+    var phases: [Results.Phase] = []
+    var target = try ProcessTargetFactory().start(cluster, in: folder.path)
+    defer { target.shutdown() }
+    _ = try LoadGenerator.run(
+      plan("fill", .preload(keys: keys, valueBytes: valueSize), .closed(outstanding: 1024), limit: UInt64(keys), 300),
+      on: target, history: Self.noHistory)
+    phases.append(try measure("filled", target))
+    let turns = SnapshotLoop(target.children)
+    let loop: LoopMode =
+      rate == 0
+      ? .closed(outstanding: 1024) : .open(ratePerSecond: rate, arrival: .poisson, outstandingLimit: 65_536)
+    let written = try LoadGenerator.run(
+      plan("write", Workload(readPercent: 0, keys: keys, valueBytes: valueSize), loop, limit: nil, seconds), on: target,
+      history: Self.noHistory)
+    let snapshots = try turns.finish()
+    phases.append(try measure("written to, \(snapshots) snapshots", target))
+    target.shutdown()
+    target = try ProcessTargetFactory().start(cluster, in: folder.path)
+    phases.append(try measure("started again", target))
+    try show(
+      Results(
+        memory: .init(
+          storage: disk, nodes: nodes, keys: keys, valueBytes: valueSize,
+          writesPerSecond: Double(written.writes.response.count) / seconds, snapshots: snapshots, phases: phases)))
+    if phases.contains(where: { $0.peakResidentBytes > $0.boundBytes }) { throw ExitStatus.thresholdMissed }
+  }
+
+  private static let noHistory = HistoryBudget(selection: HistorySelection(seed: 0, threshold: 0), operations: 0)
+
+  private func plan(
+    _ name: String, _ workload: Workload, _ loop: LoopMode, limit: UInt64?, _ seconds: Double
+  ) -> RunPlan {
+    RunPlan(
+      name: name, workload: workload, readMode: .safe, loop: loop, workers: 2, warmUpNanoseconds: 0,
+      durationNanoseconds: UInt64(seconds * 1e9), operationLimit: limit, seed: 1, client: limit == nil ? 2 : 1)
+  }
+
+  private func measure(_ name: String, _ target: ProcessTarget) throws -> Results.Phase {
+    _ = try target.replicaHashes(deadlineNanoseconds: cweir_monotonic_nanoseconds() + 60_000_000_000)
+    let reports = try target.children.map { try $0.report() }
+    guard let most = reports.max(by: { $0.peakResidentBytes < $1.peakResidentBytes }) else {
+      throw UsageError("there are no nodes")
+    }
+    return Results.Phase(
+      name: name, liveBytes: most.liveBytes, peakResidentBytes: most.peakResidentBytes,
+      boundBytes: most.liveBytes * 3 / 2 + (128 << 20))
+  }
+
+  private func show(_ results: Results) throws {
+    if let json {
+      try JSONOutput.write(results, to: json)
+      if json == "-" { return }
+    }
+    let body = results.memory
+    print(
+      "\(nodes) nodes, each a process; \(keys) keys of \(valueSize) bytes, \(body.storage.text), \(Int(body.writesPerSecond)) writes/s"
+    )
+    print("                                 live MiB   peak resident MiB   bound MiB   of bound")
+    for phase in body.phases {
+      func mebibytes(_ bytes: UInt64) -> Double { Double(bytes) / 1_048_576 }
+      print(
+        phase.name.padding(toLength: 30, withPad: " ", startingAt: 0)
+          + String(
+            format: "%11.1f %19.1f %11.1f %9.0f%%", mebibytes(phase.liveBytes), mebibytes(phase.peakResidentBytes),
+            mebibytes(phase.boundBytes), 100 * Double(phase.peakResidentBytes) / Double(phase.boundBytes)))
+    }
+  }
+}
+
+/// Has each of some nodes write snapshots, all of them at once and over again, until told to end.
+private final class SnapshotLoop: Sendable {
+  private let group = DispatchGroup()
+  private let state = Mutex((isEnding: false, count: 0, failure: String?.none))
+
+  init(_ children: [ChildNode]) {
+    for child in children {
+      group.enter()
+      Thread.detachNewThread { [self] in
+        defer { group.leave() }
+        while true {
+          let isWritten = (try? child.ask("snapshot")) == "snapshot"
+          let isOver = state.withLock { state in
+            if isWritten { state.count += 1 } else { state.failure = "node \(child.id) wrote no snapshot" }
+            return state.isEnding || !isWritten
+          }
+          if isOver { return }
+        }
+      }
+    }
+  }
+
+  /// Waits for those that are being written; returns how many there were.
+  func finish() throws -> Int {
+    state.withLock { $0.isEnding = true }
+    group.wait()
+    let (_, count, failure) = state.withLock { $0 }
+    if let failure { throw TargetError(failure) }
+    return count
+  }
+}
