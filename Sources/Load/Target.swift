@@ -38,10 +38,13 @@ public struct Readiness: Sendable, Hashable {
   public var mechanism: String
   /// How long a node polls again before it sleeps; 0: not at all.
   public var repollMicroseconds: Double
+  /// Whether threads that ask something of a sleeping node run its loop themselves.
+  public var callersDrive: Bool
 
-  public init(mechanism: String, repollMicroseconds: Double) {
+  public init(mechanism: String, repollMicroseconds: Double, callersDrive: Bool = false) {
     self.mechanism = mechanism
     self.repollMicroseconds = repollMicroseconds
+    self.callersDrive = callersDrive
   }
 }
 

@@ -93,11 +93,13 @@ public struct BenchConfiguration: Codable, Sendable, Equatable {
   public var readiness: String?
   /// How long a node polls again before it sleeps.
   public var repollMicroseconds: Double?
+  /// Whether threads that ask something of a sleeping node run its loop themselves; null in results from before that.
+  public var callersDrive: Bool?
 
   public init(
     suite: String, target: String, nodes: Int, durability: String, tickMilliseconds: Int, electionTicks: Int,
     heartbeatTicks: Int, workers: Int, keys: Int, valueBytes: Int, distribution: String, seed: UInt64,
-    readiness: String? = nil, repollMicroseconds: Double? = nil
+    readiness: String? = nil, repollMicroseconds: Double? = nil, callersDrive: Bool? = nil
   ) {
     self.suite = suite
     self.target = target
@@ -113,15 +115,17 @@ public struct BenchConfiguration: Codable, Sendable, Equatable {
     self.seed = seed
     self.readiness = readiness
     self.repollMicroseconds = repollMicroseconds
+    self.callersDrive = callersDrive
   }
 }
 
 extension BenchConfiguration {
-  /// Both in words; nil where the target does not say.
+  /// All three in words; nil where the target does not say.
   public var readinessText: String? {
     guard let readiness else { return nil }
     let repoll = repollMicroseconds ?? 0
-    return "\(readiness) loop, re-poll " + (repoll > 0 ? "\(Int(repoll.rounded())) µs" : "off")
+    return "\(readiness) loop, " + (callersDrive ?? false ? "driven by callers, " : "") + "re-poll "
+      + (repoll > 0 ? "\(Int(repoll.rounded())) µs" : "off")
   }
 }
 

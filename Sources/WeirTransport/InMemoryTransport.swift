@@ -125,7 +125,8 @@ public final class InMemoryTransport: PeerTransport {
   private func receive(_ message: Message) {
     counters.messagesReceived += 1
     guard message.type == .snapshot, let snapshot = message.snapshot else {
-      delegate?.transportReceived(message)
+      var message = message
+      delegate?.transportReceived(&message)
       return
     }
     var head = message

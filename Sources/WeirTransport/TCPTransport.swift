@@ -250,12 +250,12 @@ public final class TCPTransport: PeerTransport {
     let body = range.lowerBound + FrameHeader.bytes..<range.upperBound
     switch (header.kind, connection.purpose) {
     case (.message, .messages):
-      let message = try decode(slab, body)
+      var message = try decode(slab, body)
       guard message.from == connection.peer, message.to == configuration.nodeID else {
         throw .wrongSender(message.from)
       }
       counters.messagesReceived += 1
-      delegate?.transportReceived(message)
+      delegate?.transportReceived(&message)
     case (.snapshotStart, .snapshots) where connection.snapshotSink == nil && header.coveredBytes == body.count:
       let message = try decode(slab, body)
       guard message.from == connection.peer, message.to == configuration.nodeID else {

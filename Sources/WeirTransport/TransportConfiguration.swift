@@ -62,8 +62,8 @@ public struct TransportCounters: Sendable, Hashable {
 
 /// What a transport reports, on the event loop's queue.
 public protocol TransportDelegate: AnyObject {
-  /// A message from a peer.
-  func transportReceived(_ message: Message)
+  /// A message from a peer, which the delegate may use up.
+  func transportReceived(_ message: inout Message)
   /// A message to `peer` was dropped: Raft should probe instead of assuming it arrives.
   func transportUnreachable(_ peer: NodeID)
   /// A connection to `peer` is up, or has gone down.

@@ -202,7 +202,7 @@ private final class EmbeddedSession: TargetSession {
       for position in ways.indices { collect(position, &completions) }
       if completions.count > before { return stamp(&completions, from: before) }
       if deadlineNanoseconds == 0 || cweir_monotonic_nanoseconds() >= deadlineNanoseconds { return }
-      parker.park(untilNanoseconds: deadlineNanoseconds)
+      ways[leader].node.park(parker, lane: ways[leader].lane, untilNanoseconds: deadlineNanoseconds)
     }
   }
 

@@ -76,7 +76,7 @@ final class TestClient {
       lane.drain { outcomes[$0.token] = $0.outcome }
       if outcomes.count >= count { return true }
       guard cweir_monotonic_nanoseconds() < end else { return false }
-      parker.park(untilNanoseconds: end)
+      node.park(parker, lane: lane, untilNanoseconds: end)
     }
     return true
   }
@@ -89,7 +89,7 @@ final class TestClient {
       let (settled, failed) = lane.settledReads
       if settled >= ticket { return ticket > failed }
       guard cweir_monotonic_nanoseconds() < end else { return nil }
-      parker.park(untilNanoseconds: end)
+      node.park(parker, lane: lane, untilNanoseconds: end)
     }
   }
 }

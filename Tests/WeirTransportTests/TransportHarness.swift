@@ -107,8 +107,9 @@ final class Endpoint: EventLoopHandler, TransportDelegate, @unchecked Sendable {
     return min(next, now + 20_000_000)
   }
 
-  func transportReceived(_ message: Message) {
+  func transportReceived(_ message: inout Message) {
     guard keepsMessages else { return }
+    let message = message
     seen.withLock { $0.messages.append(message) }
   }
   func transportUnreachable(_ peer: NodeID) { seen.withLock { $0.unreachable.append(peer) } }

@@ -112,6 +112,6 @@ extension SuiteOutcome {
       electionTicks: plan.cluster.electionTicks, heartbeatTicks: plan.cluster.heartbeatTicks,
       workers: plan.workers, keys: plan.keys, valueBytes: plan.valueBytes,
       distribution: plan.distribution.description, seed: plan.seed, readiness: readiness?.mechanism,
-      repollMicroseconds: readiness?.repollMicroseconds)
+      repollMicroseconds: readiness?.repollMicroseconds, callersDrive: readiness?.callersDrive)
   }
 }

@@ -10,7 +10,7 @@ import WeirCore
 /// command has two deadlines: until when it must be taken into the log, and until when it must be applied. They are
 /// watched on a queue of their own, so that a caller hears of a node that is stuck.
 ///
-/// Sendable: everything mutable lies under the lock.
+/// Sendable: everything mutable lies under the lock or belongs to the node's queue.
 final class CallbackLane: Lane, @unchecked Sendable {
   typealias Callback = @Sendable (Result<Applied, NodeError>) -> Void
   typealias ReadCallback = @Sendable (Result<Void, NodeError>) -> Void
@@ -39,6 +39,8 @@ final class CallbackLane: Lane, @unchecked Sendable {
   }
 
   private let state = Mutex(State())
+  /// Belongs to the node's queue.
+  private var delivered: [(Callback, Result<Applied, NodeError>)] = []
   private let sweeper = DispatchQueue(label: "weir.deadlines")
   private let maximumBytes: Int
   /// Who leads as far as is known, for the hint in errors.
@@ -133,9 +135,9 @@ final class CallbackLane: Lane, @unchecked Sendable {
     }
   }
 
+  /// Called with `publish`, when what they speak of is published and sent, and not on a thread that may hold a lock.
   override func deliver(_ completions: borrowing [UInt64], firstIndex: LogIndex) {
-    var callbacks: [(Callback, Result<Applied, NodeError>)] = []
-    callbacks.reserveCapacity(completions.count)
+    hasNews = true
     state.withLock { state in
       for position in 0..<completions.count {
         let completion = LaneCompletion(word: completions[position])
@@ -143,14 +145,16 @@ final class CallbackLane: Lane, @unchecked Sendable {
         guard let command = state.commands[Int(completion.token)] else { continue }
         state.commands[Int(completion.token)] = nil
         state.free.append(completion.token)
-        if let callback = command.callback { callbacks.append((callback, result(of: completion.outcome, index))) }
+        if let callback = command.callback { delivered.append((callback, result(of: completion.outcome, index))) }
       }
     }
-    for (callback, result) in callbacks { callback(result) }
   }
 
   override func publish() {
     hasNews = false
+    var callbacks: [(Callback, Result<Applied, NodeError>)] = []
+    swap(&callbacks, &delivered)
+    for (callback, result) in callbacks { callback(result) }
     let settled = settledTicket.load(ordering: .relaxed)
     let failed = failedTicket.load(ordering: .relaxed)
     let done = state.withLock { state -> [(ticket: UInt64, deadline: UInt64, callback: ReadCallback)] in

@@ -1,5 +1,6 @@
 import Synchronization
 import WeirCore
+import WeirTransport
 
 /// The node's mailbox: what other threads leave for its queue, and the one flag that says whether to look.
 ///
@@ -14,20 +15,31 @@ final class Intake: Sendable {
 
   private let state = Mutex(State())
   let hasWork = Atomic<Bool>(false)
-  private let wake: @Sendable () -> Void
+  private let loop: any EventLoop
+  /// Whether a turn may write to a disk: then only those run one for what they have posted who will wait for it anyway.
+  private let isDurable: Bool
 
-  init(wake: @escaping @Sendable () -> Void) { self.wake = wake }
+  init(loop: any EventLoop, isDurable: Bool) {
+    self.loop = loop
+    self.isDurable = isDurable
+  }
 
   /// Says that there is something to look at. Many may say it; one wakes the queue.
   func post() {
     guard !hasWork.load(ordering: .relaxed) || !hasWork.load(ordering: .sequentiallyConsistent) else { return }
-    if !hasWork.exchange(true, ordering: .sequentiallyConsistent) { wake() }
+    if !hasWork.exchange(true, ordering: .sequentiallyConsistent) { loop.wake() }
   }
 
-  /// Says that a lane has something.
+  /// Says that a lane has something. Where the node sleeps, the calling thread may do what there is to do.
   func post(_ lane: Lane) {
     lane.isDirty.store(true, ordering: .sequentiallyConsistent)
-    post()
+    guard !hasWork.load(ordering: .sequentiallyConsistent) else { return }
+    guard !hasWork.exchange(true, ordering: .sequentiallyConsistent) else { return }
+    if isDurable, lane.callsOut {
+      loop.wake()
+    } else {
+      loop.wakeOrDrive(isResident: lane.isResident.load(ordering: .relaxed))
+    }
   }
 
   /// Has a lane served from the next turn on. Returns whether the node still runs.
@@ -60,6 +72,8 @@ final class Intake: Sendable {
     if isOpen { post() }
     return isOpen
   }
+
+  var hasRequests: Bool { state.withLock { !$0.requests.isEmpty } }
 
   func takeRequests() -> [@Sendable (NodeLoop) -> Void] {
     state.withLock { state in

@@ -22,6 +22,10 @@ public class Lane: @unchecked Sendable {
   /// Whether there is something in the inbox, or a ticket that the node has not seen.
   let isDirty = Atomic<Bool>(false)
   let isClosed = Atomic<Bool>(false)
+  /// Whether its node has stopped: no read that it still asks for is confirmed.
+  let isOrphan = Atomic<Bool>(false)
+  /// Whether its owner ran the node's loop the last time that it waited: it does most likely so again.
+  let isResident = Atomic<Bool>(false)
   /// The last ticket asked for.
   let requestedTicket = Atomic<UInt64>(0)
   /// Reads up to this ticket are settled.
@@ -53,6 +57,15 @@ public class Lane: @unchecked Sendable {
     }
   }
 
+  /// Takes back what waits, if the node has not taken it. Returns whether there was something.
+  func withdraw() -> Bool {
+    inbox.withLock { inbox in
+      let hadBatches = !inbox.batches.isEmpty
+      inbox = Inbox()
+      return hadBatches
+    }
+  }
+
   /// Moves what waits to the node: batches, and a token for each entry. On the node's queue, with empty arrays.
   func takeInbox(into batches: inout [EntryBatch], tokens: inout [UInt32]) {
     inbox.withLock { inbox in
@@ -71,9 +84,16 @@ public class Lane: @unchecked Sendable {
   /// Everything of this turn has been delivered. On the node's queue.
   func publish() {}
 
+  /// Whether `publish` calls something that is not the node's own.
+  var callsOut: Bool { true }
+
   /// Up to which ticket reads may be answered, and up to which of those they must be given up instead. On any thread.
   public final var settledReads: (settled: UInt64, failed: UInt64) {
     // In this order: a failure is stored before the ticket that it settles.
+    if isOrphan.load(ordering: .acquiring) {
+      let last = requestedTicket.load(ordering: .relaxed)
+      return (last, last)
+    }
     let settled = settledTicket.load(ordering: .acquiring)
     return (settled, failedTicket.load(ordering: .acquiring))
   }
@@ -134,6 +154,13 @@ public final class SessionLane: Lane, @unchecked Sendable {
     for index in 0..<completions.count { unsafe ring[(localTail + index) & mask] = completions[index] }
     localTail += completions.count
     hasNews = true
+  }
+
+  override var callsOut: Bool {
+    switch notify {
+    case .parker: false
+    case .call: true
+    }
   }
 
   override func publish() {

@@ -33,7 +33,9 @@ public struct ObserverToken: Sendable, Hashable {
   let number: UInt64
 }
 
-/// What applications ask of a node: callbacks come on the node's queue or, for timeouts, on another, and must not block.
+/// What applications ask of a node: callbacks come on the node's queue, on a thread in `park`, or for timeouts on another
+/// queue, one at a time but for those; never from within the call that they belong to, unless it is refused at once. They must
+/// not block.
 extension Node {
   // MARK: Writing
 

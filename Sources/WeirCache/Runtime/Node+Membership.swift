@@ -25,10 +25,7 @@ extension Node {
   public func addVoter(
     _ member: NodeID, address: SocketAddress, ifIndexIs: LogIndex = 0, timeoutNanoseconds: UInt64 = 10_000_000_000
   ) async throws(NodeError) -> LogIndex {
-    try await Self.wait {
-      addVoter(
-        member, address: address, ifIndexIs: ifIndexIs, timeoutNanoseconds: timeoutNanoseconds, completion: $0)
-    }
+    try await change(MemberChange(.addVoter, member), address, ifIndexIs, timeoutNanoseconds)
   }
 
   /// The same with a callback.
@@ -44,10 +41,7 @@ extension Node {
   public func addLearner(
     _ member: NodeID, address: SocketAddress, ifIndexIs: LogIndex = 0, timeoutNanoseconds: UInt64 = 10_000_000_000
   ) async throws(NodeError) -> LogIndex {
-    try await Self.wait {
-      addLearner(
-        member, address: address, ifIndexIs: ifIndexIs, timeoutNanoseconds: timeoutNanoseconds, completion: $0)
-    }
+    try await change(MemberChange(.addLearner, member), address, ifIndexIs, timeoutNanoseconds)
   }
 
   /// The same with a callback.
@@ -63,9 +57,7 @@ extension Node {
   public func removeServer(
     _ member: NodeID, ifIndexIs: LogIndex = 0, timeoutNanoseconds: UInt64 = 10_000_000_000
   ) async throws(NodeError) -> LogIndex {
-    try await Self.wait {
-      removeServer(member, ifIndexIs: ifIndexIs, timeoutNanoseconds: timeoutNanoseconds, completion: $0)
-    }
+    try await change(MemberChange(.remove, member), nil, ifIndexIs, timeoutNanoseconds)
   }
 
   /// The same with a callback.
@@ -74,6 +66,12 @@ extension Node {
     completion: @escaping @Sendable (Result<LogIndex, NodeError>) -> Void
   ) {
     change(MemberChange(.remove, member), nil, ifIndexIs, timeoutNanoseconds, completion)
+  }
+
+  private func change(
+    _ member: MemberChange, _ address: SocketAddress?, _ expected: LogIndex, _ timeout: UInt64
+  ) async throws(NodeError) -> LogIndex {
+    try await Self.wait { change(member, address, expected, timeout, $0) }
   }
 
   private func change(

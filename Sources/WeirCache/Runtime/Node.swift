@@ -17,6 +17,8 @@ public final class Node: @unchecked Sendable {
   /// Where this node listens for others.
   public let address: SocketAddress?
   public let mechanism: ReadinessMechanism
+  /// Whether threads that ask something of a sleeping node, or wait for the only answer under way, run its loop themselves.
+  public let isDrivenByCallers: Bool
   let configuration: NodeConfiguration
   let published = PublishedState()
   let intake: Intake
@@ -62,8 +64,9 @@ public final class Node: @unchecked Sendable {
     self.address = address
     self.loop = loop
     mechanism = loop.mechanism
+    isDrivenByCallers = loop.callersDrive
     store = KeyValueStore(shardCount: configuration.shardCount, hashSeed: configuration.seed)
-    let intake = Intake { [loop] in loop.wake() }
+    let intake = Intake(loop: loop, isDurable: configuration.storage != .memory)
     self.intake = intake
     var recovered: RecoveredNode?
     if case .files(let directory, let sync) = configuration.storage {
@@ -186,7 +189,8 @@ public final class Node: @unchecked Sendable {
     try open(SessionLane(capacity: capacity, parker: parker))
   }
 
-  /// Opens a lane for one thread that waits for other things as well: `wake` is called on the node's queue.
+  /// Opens a lane for one thread that waits for other things as well: `wake` is called on the node's queue, or on a thread
+  /// in `park`.
   /// - Throws: `NodeError.shutdown` if the node has stopped.
   public func openLane(capacity: Int, wake: @escaping @Sendable () -> Void) throws(NodeError) -> SessionLane {
     try open(SessionLane(capacity: capacity, wake: wake))
@@ -200,11 +204,12 @@ public final class Node: @unchecked Sendable {
   /// Proposes a batch: `tokens` has one for each entry. Each is answered by one completion in the lane.
   /// - Returns: whether the lane took it; not if it holds too much already, or the node has stopped.
   public func submit(_ batch: EntryBatch, tokens: [UInt32], lane: Lane) -> Bool {
-    guard !intake.isClosed else { return false }
     configuration.stageBoard?.begin()
     guard lane.enqueue(batch, tokens: tokens, maximumBytes: configuration.maximumLaneBytes) else { return false }
     intake.post(lane)
-    return true
+    // Looked at afterwards: a node that has stopped before the batch was in the lane never sees it, one that stops after
+    // that answers it.
+    return !intake.isClosed || !lane.withdraw()
   }
 
   /// Asks that the lane's owner may answer `count` more reads from the state machine: when the lane has settled the
@@ -212,7 +217,16 @@ public final class Node: @unchecked Sendable {
   public func requestReads(_ count: UInt64, lane: Lane) -> UInt64 {
     let ticket = lane.requestedTicket.wrappingAdd(count, ordering: .releasing).newValue
     intake.post(lane)
+    if intake.isClosed { lane.isOrphan.store(true, ordering: .releasing) }
     return ticket
+  }
+
+  /// Sleeps until `lane`'s parker is notified or the deadline (CLOCK_MONOTONIC) has passed. The calling thread runs the
+  /// node's loop meanwhile, if the operation that it waits for is the only one: then the answer wakes this thread and no
+  /// other first. It may so call callbacks of other callers: none of them may want what this thread holds.
+  public func park(_ parker: Parker, lane: Lane, untilNanoseconds deadline: UInt64) {
+    let wasHosted = parker.park(untilNanoseconds: deadline, in: loop)
+    if lane.isResident.load(ordering: .relaxed) != wasHosted { lane.isResident.store(wasHosted, ordering: .relaxed) }
   }
 
   /// Ends a lane. Nothing is delivered to it that its owner would have to look at any more.

@@ -10,7 +10,7 @@ extension NodeLoop {
     intake.hasWork.store(false, ordering: .sequentiallyConsistent)
     finishWrites()
     registerNewLanes()
-    runRequests()
+    if !isDrivenByCaller { runRequests() } else if intake.hasRequests { hasLeftovers = true }
     var readsWait = false
     for slot in lanes.indices {
       guard let lane = lanes[slot], lane.isDirty.exchange(false, ordering: .acquiringAndReleasing) else { continue }

@@ -153,6 +153,10 @@ extension NodeLoop {
   /// Answers transfers whose target leads by now.
   func settleTransfers() {
     guard !transfers.isEmpty, leader != .none, leader != configuration.id else { return }
+    guard !isDrivenByCaller else {
+      hasLeftovers = true
+      return
+    }
     for transfer in transfers {
       transfer.callback(leader == transfer.target ? .success(()) : .failure(.transferFailed))
     }
@@ -178,6 +182,11 @@ extension NodeLoop {
 
   func notifyObservers(_ event: NodeEvent) {
     guard !observers.isEmpty else { return }
+    guard !isDrivenByCaller else {
+      heldEvents.append(event)
+      hasLeftovers = true
+      return
+    }
     for (_, observer) in observers.sorted(by: { $0.key < $1.key }) { observer(event) }
   }
 }

@@ -30,6 +30,11 @@ extension NodeLoop {
       // Once a turn: the sockets have to be looked at.
       isInlineAllowed = false
     }
+    guard !isDrivenByCaller else {
+      // What follows calls what is not the node's own, which must not happen on a thread that may hold a lock.
+      if durable.failure != nil || durable.spaceWarning != nil { hasLeftovers = true }
+      return
+    }
     if let failure = durable.failure {
       fail(failure)
     } else if durable.spaceWarning != nil {

@@ -72,6 +72,12 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   /// Nodes that this one was told of directly, which counts for more than what a snapshot says.
   var introduced: Set<NodeID> = []
   var observers: [UInt64: @Sendable (NodeEvent) -> Void] = [:]
+  /// Whether this turn runs on the thread of a caller, which may hold any lock: nothing of the application's is called.
+  var isDrivenByCaller = false
+  /// Whether a caller's turn has left something that only the loop's own turns may do.
+  var hasLeftovers = false
+  /// Events of callers' turns, for the observers.
+  var heldEvents: [NodeEvent] = []
 
   init(
     configuration: NodeConfiguration, store: KeyValueStore, published: PublishedState, intake: Intake,
@@ -160,6 +166,22 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
 
   var eventLoopHasWork: Bool { intake.hasWork.load(ordering: .sequentiallyConsistent) || transport.hasWork }
 
+  var eventLoopAwaited: Int {
+    var count = pending.waiting
+    for case let lane? in lanes { count += Int(lane.roundedTicket &- lane.settledTicket.load(ordering: .relaxed)) }
+    return count
+  }
+
+  func eventLoopCallerTurn() -> UInt64 {
+    precondition(!isDrivenByCaller, "one caller's turn at a time")
+    isDrivenByCaller = true
+    let deadline = eventLoopTurn()
+    precondition(isDrivenByCaller, "one caller's turn at a time")
+    isDrivenByCaller = false
+    if hasLeftovers { intake.post() }
+    return deadline
+  }
+
   func eventLoopReadable(channel: Int) {
     // The clock is read anew for each socket: a follower's promise not to vote counts from when it *heard* of the
     // leader, and a time from before the read would let it end too early.
@@ -173,8 +195,9 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     if isStopping { return .max }
     turns += 1
     setClock()
+    if hasLeftovers, !isDrivenByCaller { finishLeftovers() }
     var deadline = transport.advance(nowNanoseconds: now)
-    if now >= nextTick { tick() }
+    if now >= nextTick, !isDrivenByCaller { tick() }
     if let board { noteFollowerAppend(board) }
     if intake.hasWork.load(ordering: .relaxed) { drainIntake() }
     processReady()
@@ -207,15 +230,21 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
 
   // MARK: Messages
 
-  func transportReceived(_ message: Message) { step(message) }
+  func transportReceived(_ message: inout Message) { step(&message) }
 
-  func step(_ message: Message) {
-    do throws(RaftError) { try raft.step(message) } catch {
+  func step(_ message: inout Message) {
+    do throws(RaftError) { try raft.step(&message) } catch {
       switch error {
       case .proposalDropped, .stepPeerNotFound: break
       default: log.warning("node \(configuration.id) refused a message from node \(message.from): \(error)")
       }
     }
+  }
+
+  /// The same of a message that is somebody else's.
+  func step(_ message: Message) {
+    var message = message
+    step(&message)
   }
 
   func transportUnreachable(_ peer: NodeID) { raft.reportUnreachable(peer) }
@@ -250,7 +279,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     case .storageAppend: storeDurably(message)
     case .storageApply:
       apply(message.entries)
-      for response in message.responses { step(response) }
+      for var response in message.responses { step(&response) }
     default: transport.send(message)
     }
   }
@@ -314,8 +343,30 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   }
 
   func notifyLanes() {
+    guard !isDrivenByCaller else { return notifyLanesOfCaller() }
     for slot in lanesWithNews { lanes[slot]?.publish() }
     lanesWithNews.removeAll(keepingCapacity: true)
+  }
+
+  private func notifyLanesOfCaller() {
+    lanesWithNews.removeAll { slot in
+      guard let lane = lanes[slot] else { return true }
+      if lane.callsOut {
+        hasLeftovers = true
+        return false
+      }
+      lane.publish()
+      return true
+    }
+  }
+
+  /// What callers' turns have left, before anything else of this turn.
+  private func finishLeftovers() {
+    hasLeftovers = false
+    settleTransfers()
+    let events = heldEvents
+    heldEvents.removeAll()
+    for event in events { notifyObservers(event) }
   }
 
   /// Ends everything, in the order that leaves nobody waiting. The last thing to run here.

@@ -1,17 +1,30 @@
 import CWeir
+import Glibc
 import Synchronization
+import WeirTransport
 
 /// Lets one thread sleep until another has something for it. A notification that comes before the sleep is not lost.
 ///
-/// Sendable: the word is atomic and lives as long as the object.
+/// Sendable: the word is atomic and lives as long as the object; `lastWaker` belongs to the thread that parks.
 @safe
 public final class Parker: @unchecked Sendable {
   private static let empty: UInt32 = 0
   private static let notified: UInt32 = 1
   private static let parked: UInt32 = 2
+  /// Sleeps inside of an event loop, which it runs meanwhile: with the place of the loop's waker above these bits.
+  private static let hosted: UInt32 = 3
 
   /// On the heap at an address of its own, which the futex call needs.
   private let word: UnsafeMutablePointer<Atomic<UInt32>>
+
+  /// What wakes the loops that this parker has slept in. They are kept for as long as somebody may still call them: a waker
+  /// that has just been read from the word.
+  private let wakers = Mutex<[LoopWaker]>([])
+  /// The owner's: where it slept last.
+  private var lastWaker: (waker: ObjectIdentifier, word: UInt32)?
+  private static let maximumWakers = 64
+  /// The thread that sleeps inside of a loop, set before the word says that it does.
+  private let hostedThread = Atomic<UInt>(0)
 
   private static let sleepCount = Atomic<UInt64>(0)
   private static let wakeCount = Atomic<UInt64>(0)
@@ -34,7 +47,13 @@ public final class Parker: @unchecked Sendable {
 
   /// Wakes the sleeper, or keeps the next sleep from beginning. A system call only if somebody sleeps.
   public func notify() {
-    guard unsafe word.pointee.exchange(Self.notified, ordering: .acquiringAndReleasing) == Self.parked else { return }
+    let before = unsafe word.pointee.exchange(Self.notified, ordering: .sequentiallyConsistent)
+    guard before >= Self.parked else { return }
+    if before & 3 == Self.hosted {
+      // A guest that runs the loop itself is awake; what it was called for it finds in the word.
+      guard hostedThread.load(ordering: .relaxed) != pthread_self() else { return }
+      return wakers.withLock { $0[Int(before >> 2)] }.notify()
+    }
     Self.wakeCount.wrappingAdd(1, ordering: .relaxed)
     unsafe cweir_futex_wake(address)
   }
@@ -55,6 +74,42 @@ public final class Parker: @unchecked Sendable {
       unsafe cweir_futex_wait(address, Self.parked, min(deadline - now, 1_000_000_000))
     }
     _ = unsafe word.pointee.exchange(Self.empty, ordering: .acquiringAndReleasing)
+  }
+
+  /// The same inside of `loop`, which this thread runs meanwhile if it may.
+  /// - Returns: whether it did.
+  func park(untilNanoseconds deadline: UInt64, in loop: any EventLoop) -> Bool {
+    guard let waker = loop.waker, let hosted = hostedWord(waker) else {
+      park(untilNanoseconds: deadline)
+      return false
+    }
+    hostedThread.store(pthread_self(), ordering: .relaxed)
+    let begun = unsafe word.pointee.compareExchange(
+      expected: Self.empty, desired: hosted, ordering: .sequentiallyConsistent)
+    guard begun.exchanged else {
+      unsafe word.pointee.store(Self.empty, ordering: .releasing)
+      return true
+    }
+    let wasHosted = loop.host(untilNanoseconds: deadline) {
+      unsafe word.pointee.load(ordering: .sequentiallyConsistent) == hosted
+    }
+    let isNotified = unsafe word.pointee.exchange(Self.empty, ordering: .acquiringAndReleasing) == Self.notified
+    if !wasHosted, !isNotified { park(untilNanoseconds: deadline) }
+    return wasHosted
+  }
+
+  private func hostedWord(_ waker: LoopWaker) -> UInt32? {
+    if let lastWaker, lastWaker.waker == ObjectIdentifier(waker) { return lastWaker.word }
+    let place = wakers.withLock { wakers -> Int? in
+      if let place = wakers.firstIndex(where: { $0 === waker }) { return place }
+      guard wakers.count < Self.maximumWakers else { return nil }
+      wakers.append(waker)
+      return wakers.count - 1
+    }
+    guard let place else { return nil }
+    let hosted = UInt32(place) << 2 | Self.hosted
+    lastWaker = (ObjectIdentifier(waker), hosted)
+    return hosted
   }
 
   /// Takes a waiting notification away, if there is one.

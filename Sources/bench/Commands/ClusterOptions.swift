@@ -10,7 +10,9 @@ extension ReadinessMechanism: ExpressibleByArgument {}
 extension EventLoopConfiguration {
   /// As results state it.
   var readiness: Readiness {
-    Readiness(mechanism: mechanism.rawValue, repollMicroseconds: Double(repollNanoseconds) / 1000)
+    Readiness(
+      mechanism: mechanism.rawValue, repollMicroseconds: Double(repollNanoseconds) / 1000,
+      callersDrive: isDrivenByCallers)
   }
 }
 
@@ -30,15 +32,29 @@ struct EventLoopOptions: ParsableArguments {
   @Option(help: "Microseconds that a node polls again before it sleeps.")
   var repoll = Int(EventLoopConfiguration().repollNanoseconds / 1000)
 
+  @Flag(
+    inversion: .prefixedNo,
+    help: "Whether threads that ask something of a sleeping node run its loop themselves (poll loops only).")
+  var callersDrive = EventLoopConfiguration().callersDrive
+
+  @Option(help: "Microseconds that such a thread polls again before it sleeps.")
+  var callerRepoll = Int(EventLoopConfiguration().callerRepollNanoseconds / 1000)
+
   func validate() throws {
+    guard (0...10_000).contains(callerRepoll) else { throw ValidationError("--caller-repoll must be 0...10000") }
     guard (0...10_000).contains(repoll) else { throw ValidationError("--repoll must be 0...10000") }
   }
 
   /// In words, as part of what is printed.
-  var text: String { "\(mechanism.rawValue) loop, re-poll " + (repoll > 0 ? "\(repoll) µs" : "off") }
+  var text: String {
+    "\(mechanism.rawValue) loop, " + (configuration.isDrivenByCallers ? "driven by callers, " : "") + "re-poll "
+      + (repoll > 0 ? "\(repoll) µs" : "off")
+  }
 
   var configuration: EventLoopConfiguration {
-    EventLoopConfiguration(mechanism: mechanism, repollNanoseconds: UInt64(repoll) * 1000)
+    EventLoopConfiguration(
+      mechanism: mechanism, repollNanoseconds: UInt64(repoll) * 1000, callersDrive: callersDrive,
+      callerRepollNanoseconds: UInt64(callerRepoll) * 1000)
   }
 }
 

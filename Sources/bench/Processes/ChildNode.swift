@@ -34,6 +34,7 @@ final class ChildNode: @unchecked Sendable {
       ("repoll", "\(eventLoop.repollNanoseconds / 1000)"),
     ]
     for (name, value) in options { arguments += ["--\(name)", value] }
+    arguments.append(eventLoop.callersDrive ? "--callers-drive" : "--no-callers-drive")
     if let directory = configuration.directory { arguments += ["--directory", "\(directory)/node-\(id)"] }
     process.arguments = arguments
     process.standardInput = input
