@@ -178,12 +178,20 @@ private final class SnapshotLoop: Sendable {
 
   /// Has a node write a snapshot, and waits for it. The conversation stays free for others meanwhile.
   private static func write(_ child: ChildNode) throws {
-    let before = try child.report().snapshots
+    let before = try child.report()
     let deadline = cweir_monotonic_nanoseconds() + 300_000_000_000
+    var refused = before.snapshotsRefused
     _ = try child.ask("snapshot")
-    while try child.report().snapshots == before {
+    while true {
+      usleep(50_000)
+      let report = try child.report()
+      if report.snapshots > before.snapshots { return }
       guard cweir_monotonic_nanoseconds() < deadline else { throw TargetError("node \(child.id) wrote no snapshot") }
-      usleep(20_000)
+      // It was writing one by itself.
+      if report.snapshotsRefused > refused {
+        refused = report.snapshotsRefused
+        _ = try child.ask("snapshot")
+      }
     }
   }
 

@@ -97,10 +97,14 @@ struct NodeProcess: ParsableCommand {
         node.start()
         Self.say("started")
       case "report":
-        Self.say(try NodeReport(of: node, gossip.statistics, snapshots.count.load(ordering: .acquiring)).line())
+        Self.say(try NodeReport(of: node, gossip.statistics, snapshots).line())
       case "snapshot":
         node.writeSnapshot { result in
-          if case .success = result { snapshots.count.wrappingAdd(1, ordering: .releasing) }
+          if case .success = result {
+            snapshots.count.wrappingAdd(1, ordering: .releasing)
+          } else {
+            snapshots.refused.wrappingAdd(1, ordering: .releasing)
+          }
         }
         Self.say("begun")
       case "stop": return Self.say("stopped")
@@ -122,8 +126,10 @@ struct NodeProcess: ParsableCommand {
 }
 
 /// How many snapshots were written because they were asked for.
-private final class WrittenSnapshots: Sendable {
+final class WrittenSnapshots: Sendable {
   let count = Atomic<UInt64>(0)
+  /// Those that could not be: one was being written already.
+  let refused = Atomic<UInt64>(0)
 }
 
 /// What a node process says of itself.
@@ -141,6 +147,7 @@ struct NodeReport: Codable {
   /// The most memory that this process has had resident.
   var peakResidentBytes: UInt64
   var snapshots: UInt64
+  var snapshotsRefused: UInt64
   var processCPUNanoseconds: UInt64
   var messagesSent: UInt64
   var bytesSent: UInt64
@@ -154,8 +161,9 @@ struct NodeReport: Codable {
   /// Why the node has ended, if it has.
   var failure: String?
 
-  init(of node: Node, _ gossip: GossipStatistics, _ snapshots: UInt64) {
-    self.snapshots = snapshots
+  init(of node: Node, _ gossip: GossipStatistics, _ snapshots: WrittenSnapshots) {
+    self.snapshots = snapshots.count.load(ordering: .acquiring)
+    snapshotsRefused = snapshots.refused.load(ordering: .acquiring)
     let status = node.status
     let counters = node.counters
     id = node.id
