@@ -109,7 +109,7 @@ import WeirTransport
     let (key, value): ([UInt8], [UInt8]) = ([1, 2, 3], [4])
     _ = store.set(key.span.bytes, to: value.span.bytes)
     let capture = store.beginCapture()
-    capture.memberAddresses = [9: "[::1]:700", 2: "127.0.0.1:4711"]
+    capture.setMembers([9: "[::1]:700", 2: "127.0.0.1:4711"])
     var chunks: [[UInt8]] = []
     while let chunk = capture.nextChunk(targetBytes: 16) { chunks.append(chunk) }
     let target = KeyValueStore(shardCount: 2, hashSeed: 5)

@@ -122,7 +122,7 @@ extension NodeLoop {
   /// A capture of the state with the addresses of its members.
   func beginCapture() -> StateCapture {
     let capture = store.beginCapture()
-    capture.memberAddresses = memberAddresses
+    capture.setMembers(memberAddresses)
     return capture
   }
 

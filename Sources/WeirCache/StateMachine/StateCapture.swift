@@ -9,21 +9,26 @@ public final class StateCapture {
   private let store: KeyValueStore
   private var shard = 0
   private var isEnded = false
-  /// Where the members are, `host:port`; set before the first chunk is taken.
-  var memberAddresses: [NodeID: String] = [:]
+  /// The record that says where the members are; empty without any.
+  private var memberRecord: [UInt8] = []
 
   init(store: KeyValueStore) { self.store = store }
 
   deinit { if !isEnded { store.endCapture() } }
 
+  /// Puts a record in front that says where the members are, `host:port`. Before the first chunk is taken. It is made now,
+  /// since another thread takes the chunks: a dictionary would stay shared with its owner until then.
+  func setMembers(_ addresses: [NodeID: String]) {
+    memberRecord.removeAll()
+    if !addresses.isEmpty { MemberAddressRecord.append(addresses, to: &memberRecord) }
+  }
+
   /// The next bytes: whole records, about `targetBytes`, more only if one record is larger; nil at the end.
   public func nextChunk(targetBytes: Int = 256 << 10) -> [UInt8]? {
     var chunk: [UInt8] = []
     chunk.reserveCapacity(targetBytes)
-    if !memberAddresses.isEmpty {
-      MemberAddressRecord.append(memberAddresses, to: &chunk)
-      memberAddresses = [:]
-    }
+    chunk += memberRecord
+    memberRecord.removeAll()
     while shard < store.shardCount, chunk.count < targetBytes {
       if store.capture(shard: shard, into: &chunk, maximumBytes: targetBytes) { shard += 1 }
     }
