@@ -19,7 +19,8 @@ extension NodeLoop {
   /// Has written what this turn stored, once its messages have left: so the followers write while this node does. If it is
   /// written here, what follows from it is done in the same turn.
   func commitStored(_ durable: DurableStorage) {
-    var isInlineAllowed = true
+    var isInlineAllowed = isAlmostIdle(durable)
+    if durable.hasDeferred { messagesSinceCommit = 0 }
     while durable.commit(isInlineAllowed: isInlineAllowed) {
       finishWrites()
       processReady()
@@ -42,6 +43,19 @@ extension NodeLoop {
       if durable.isFull { refuseUnstored() }
     }
   }
+
+  /// Whether nothing but what is to be written now is likely to wait for this node meanwhile: on a leader, next to no
+  /// operation under way; on a follower, next to no entry in the batch, and next to no message since the last. A node that
+  /// writes by itself hears nothing for the 100 µs that this takes. Where it always did, 5 writes among 95 Safe reads, all of
+  /// whose rounds had to wait then, left a third of the throughput (0.30 to 0.34 M reads/s against 0.81 to 0.97), and 64
+  /// writes in flight nine tenths; a lone write is as fast either way.
+  private func isAlmostIdle(_ durable: DurableStorage) -> Bool {
+    guard durable.deferredEntries <= Self.fewOperations else { return false }
+    return role == .leader
+      ? eventLoopAwaited <= Self.fewOperations : messagesSinceCommit <= 2 * Self.fewOperations
+  }
+
+  private static var fewOperations: Int { 2 }
 
   /// What waits for the log when there is no space for it to go on. Where nobody else votes it is refused: it is in no log,
   /// and will be in none. Others may have it in theirs, so there it may still be committed, or be lost with the leadership.

@@ -76,6 +76,8 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   var isDrivenByCaller = false
   /// Whether a caller's turn has left something that only the loop's own turns may do.
   var hasLeftovers = false
+  /// Messages that came since entries were last written: how busy this node is with other things.
+  var messagesSinceCommit = 0
   /// Events of callers' turns, for the observers.
   var heldEvents: [NodeEvent] = []
 
@@ -230,7 +232,10 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
 
   // MARK: Messages
 
-  func transportReceived(_ message: inout Message) { step(&message) }
+  func transportReceived(_ message: inout Message) {
+    messagesSinceCommit += 1
+    step(&message)
+  }
 
   func step(_ message: inout Message) {
     do throws(RaftError) { try raft.step(&message) } catch {

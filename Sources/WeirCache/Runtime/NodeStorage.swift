@@ -72,7 +72,9 @@ final class DurableStorage {
   private(set) var durableIndex: LogIndex = 0
   private var handled: UInt64 = 0
   /// Something was submitted that the log has not been told to write.
-  private var hasDeferred = false
+  private(set) var hasDeferred = false
+  /// Entries among it.
+  private(set) var deferredEntries = 0
   private var vote: NodeID
   private var term: Term
   /// When the next snapshot is due.
@@ -117,6 +119,7 @@ final class DurableStorage {
   func commit(isInlineAllowed: Bool) -> Bool {
     guard hasDeferred else { return false }
     hasDeferred = false
+    deferredEntries = 0
     progress.isAttended.store(true, ordering: .sequentiallyConsistent)
     log.commitDeferred(isInlineAllowed: isInlineAllowed)
     progress.isAttended.store(false, ordering: .sequentiallyConsistent)
@@ -149,6 +152,7 @@ final class DurableStorage {
     waiting.append((message.responses, message.entries.isEmpty ? 0 : message.entries.lastIndex))
     let progress = progress
     hasDeferred = true
+    deferredEntries += message.entries.count
     log.submit(message.entries, hardState: hardState, isDeferred: true) { progress.note($0) }
     return []
   }
