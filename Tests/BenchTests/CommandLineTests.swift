@@ -96,9 +96,11 @@ struct CommandLineTests {
   /// What a loaded machine may make of a run is not this test's question; that the answers were right is.
   static func timingAside(_ problems: [String]) -> [String] {
     problems.filter { problem in
-      !["schedule missed", "Little", "held the generator", "leader elections", "had no answer"].contains {
-        problem.contains($0)
-      }
+      // A slice of a shortened run lasts a few milliseconds: on a machine that does other work one may pass with nothing.
+      ![
+        "schedule missed", "Little", "held the generator", "leader elections", "had no answer",
+        "no operation was answered",
+      ].contains { problem.contains($0) }
     }
   }
 
