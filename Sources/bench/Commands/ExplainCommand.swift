@@ -2,16 +2,19 @@ import ArgumentParser
 import CWeir
 import Foundation
 import Load
+import Measure
 import WeirCache
 import WeirTransport
 
 /// `bench explain`: where the time of a write goes.
 struct Explain: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Shows where the time of a write goes, beside what bare loopback sockets do.",
+    abstract: "Shows where the time of a write goes, beside what bare sockets and a bare disk do.",
     discussion: """
       One write in flight gives the budget of each stage (medians of writes followed from the caller through the nodes \
-      and back); many in flight give what one costs in system calls, bytes and wake-ups.
+      and back); many in flight give what one costs in system calls, bytes and wake-ups. With --sync always, a write is \
+      also held against the least that it could take: a bare round trip, and as many threads as nodes that each make 4 \
+      KiB durable at the same time, until a quorum of them is through.
       """)
 
   @Option(help: "Nodes.")
@@ -50,11 +53,15 @@ struct Explain: ParsableCommand {
     let limit = try LoopbackLimit.measure(
       requestBytes: max(Int(bytes / messages) * 2 - 160, 64), answerBytes: 128, messagesPerWrite: 64,
       seconds: seconds)
+    let quorumWrite =
+      storage.sync == .always
+      ? try QuorumWriteLimit.measure(nodes: nodes, in: storage.dataDir, seconds: seconds) : nil
     print("\(nodes) nodes, \(valueSize)-byte values, \(disk.text), loopback TCP, \(eventLoop.text)")
     printStages(board, alone.result)
     print("\nper operation                 1 in flight   \(outstanding) in flight")
     printCosts(alone, together)
     printLimit(limit, alone.result, together.result)
+    if let quorumWrite { printLimit(quorumWrite, roundTrip: limit.roundTrip, alone.result) }
   }
 
   // MARK: Measuring
@@ -201,5 +208,18 @@ struct Explain: ParsableCommand {
         format: "  stream of %d a write: %.0f messages/s, %.3f µs of CPU each; writes reach %.1f %% of that rate",
         limit.messagesPerWrite, limit.streamMessagesPerSecond, limit.streamCPUNanoseconds / 1000,
         100 * together.opsPerSecond / max(limit.streamMessagesPerSecond, 1)))
+  }
+  private func printLimit(_ limit: QuorumWriteLimit, roundTrip: LatencyHistogram, _ alone: RunResult) {
+    let disk = Double(limit.quorum.quantile(0.5))
+    let least = disk + Double(roundTrip.quantile(0.5))
+    print("\nbare disk, this run")
+    print(
+      String(
+        format: "  \(nodes) threads make 4 KiB durable at once: number \(nodes / 2 + 1) is through after %.1f µs (p50)",
+        disk / 1000))
+    print(
+      String(
+        format: "  with the ping-pong %.1f µs, the least that a write can take here; one takes %.2f times that",
+        least / 1000, Double(alone.writes.response.quantile(0.5)) / max(least, 1)))
   }
 }
