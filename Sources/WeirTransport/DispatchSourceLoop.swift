@@ -167,7 +167,9 @@ final class DispatchSourceLoop: EventLoop, @unchecked Sendable {
     var deadline = first
     var end = cweir_monotonic_nanoseconds() + repollNanoseconds
     // A negative descriptor is passed over.
-    var polls = channels.map { pollfd(fd: $0.value.isPaused ? -1 : $0.value.descriptor, events: Int16(POLLIN), revents: 0) }
+    var polls = channels.values.map { channel in
+      pollfd(fd: channel.isPaused ? -1 : channel.descriptor, events: Int16(POLLIN), revents: 0)
+    }
     let tokens = Array(channels.keys)
     while true {
       let ready = unsafe poll(&polls, nfds_t(polls.count), 0)
