@@ -31,6 +31,7 @@ let package = Package(
     .library(name: "Raft", targets: ["Raft"]),
     .library(name: "Gossip", targets: ["Gossip"]),
     .library(name: "HTTPWire", targets: ["HTTPWire"]),
+    .library(name: "RESPWire", targets: ["RESPWire"]),
     .library(name: "WeirTransport", targets: ["WeirTransport"]),
     .library(name: "WeirStorage", targets: ["WeirStorage"]),
     .library(name: "WeirCache", targets: ["WeirCache"]),
@@ -57,8 +58,9 @@ let package = Package(
     .target(name: "Raft", dependencies: ["WeirCore"], swiftSettings: optimized),
     .target(name: "Gossip", dependencies: ["WeirCore", crypto], swiftSettings: optimized),
 
-    // HTTP/1.1 as bytes: pure.
+    // HTTP/1.1 and RESP2 as bytes: pure.
     .target(name: "HTTPWire", swiftSettings: optimized),
+    .target(name: "RESPWire", swiftSettings: optimized),
 
     // The node.
     .target(
@@ -69,7 +71,9 @@ let package = Package(
       swiftSettings: optimized + memorySafe),
     .target(
       name: "WeirCache",
-      dependencies: ["WeirCore", "Raft", "Gossip", "WeirTransport", "WeirStorage", "HTTPWire", "CWeir", logging],
+      dependencies: [
+        "WeirCore", "Raft", "Gossip", "WeirTransport", "WeirStorage", "HTTPWire", "RESPWire", "CWeir", logging,
+      ],
       swiftSettings: optimized + memorySafe),
 
     // Measuring and judging.
@@ -105,18 +109,22 @@ let package = Package(
       swiftSettings: common),
 
     // Tests mirror the rooms.
+    .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: common),
     .testTarget(
-      name: "WeirCoreTests", dependencies: ["WeirCore", "CWeir", "HotPaths", "CAllocationCounter"],
+      name: "WeirCoreTests", dependencies: ["WeirCore", "CWeir", "HotPaths", "CAllocationCounter", "TestSupport"],
       swiftSettings: optimized),
     .testTarget(name: "RaftTests", dependencies: ["Raft"], exclude: ["Scripts"], swiftSettings: optimized),
-    .testTarget(name: "GossipTests", dependencies: ["Gossip", "CAllocationCounter"], swiftSettings: common),
+    .testTarget(
+      name: "GossipTests", dependencies: ["Gossip", "CAllocationCounter", "TestSupport"], swiftSettings: common),
     .testTarget(name: "HTTPWireTests", dependencies: ["HTTPWire"], swiftSettings: common),
-    .testTarget(name: "WeirTransportTests", dependencies: ["WeirTransport"], swiftSettings: common),
+    .testTarget(name: "RESPWireTests", dependencies: ["RESPWire"], swiftSettings: common),
+    .testTarget(name: "WeirTransportTests", dependencies: ["WeirTransport", "TestSupport"], swiftSettings: common),
     .testTarget(name: "WeirStorageTests", dependencies: ["WeirStorage"], swiftSettings: optimized),
     .testTarget(
       name: "WeirCacheTests",
       dependencies: [
-        "WeirCache", "WeirTransport", "WeirStorage", "Raft", "HTTPWire", "CWeir", "Linearizability",
+        "WeirCache", "WeirTransport", "WeirStorage", "Raft", "HTTPWire", "RESPWire", "CWeir", "Linearizability",
+        "TestSupport",
       ],
       swiftSettings: common),
     .testTarget(name: "MeasureTests", dependencies: ["Measure"], swiftSettings: common),

@@ -18,6 +18,7 @@ let fuzzers: [(name: String, rooms: [String])] = [
   ("FuzzLogRecords", ["WeirCore", "WeirStorage"]),
   ("FuzzSnapshot", ["WeirCore", "WeirStorage"]),
   ("FuzzHTTPRequest", ["HTTPWire"]),
+  ("FuzzRESPCommand", ["RESPWire"]),
 ]
 
 let package = Package(

@@ -16,6 +16,8 @@ final class DispatchSourceLoop: EventLoop, @unchecked Sendable {
     var descriptor: Int32
     var read: any DispatchSourceRead
     var write: (any DispatchSourceWrite)?
+    /// Its read source is suspended.
+    var isPaused = false
   }
 
   let queue: DispatchQueue
@@ -89,6 +91,12 @@ final class DispatchSourceLoop: EventLoop, @unchecked Sendable {
     channels[channel] = entry
   }
 
+  func setReadInterest(channel: Int, _ enabled: Bool) {
+    guard let entry = channels[channel], entry.isPaused == enabled else { return }
+    if enabled { entry.read.resume() } else { entry.read.suspend() }
+    channels[channel]?.isPaused = !enabled
+  }
+
   func close(channel: Int) {
     if let position = early.firstIndex(where: { $0.channel == channel }) {
       Socket.close(early.remove(at: position).descriptor)
@@ -96,6 +104,8 @@ final class DispatchSourceLoop: EventLoop, @unchecked Sendable {
     guard let entry = channels.removeValue(forKey: channel) else { return }
     entry.write?.cancel()
     entry.read.cancel()
+    // A suspended source calls no cancel handler.
+    if entry.isPaused { entry.read.resume() }
   }
 
   func wake() {
@@ -156,7 +166,10 @@ final class DispatchSourceLoop: EventLoop, @unchecked Sendable {
   private func repoll(_ handler: any EventLoopHandler, _ first: UInt64) -> UInt64 {
     var deadline = first
     var end = cweir_monotonic_nanoseconds() + repollNanoseconds
-    var polls = channels.map { pollfd(fd: $0.value.descriptor, events: Int16(POLLIN), revents: 0) }
+    // A negative descriptor is passed over.
+    var polls = channels.values.map { channel in
+      pollfd(fd: channel.isPaused ? -1 : channel.descriptor, events: Int16(POLLIN), revents: 0)
+    }
     let tokens = Array(channels.keys)
     while true {
       let ready = unsafe poll(&polls, nfds_t(polls.count), 0)

@@ -88,6 +88,9 @@ public protocol EventLoop: AnyObject, Sendable {
   func register(descriptor: Int32, channel: Int)
   /// Whether to report that `channel` can take more; off at first.
   func setWriteInterest(channel: Int, _ enabled: Bool)
+  /// Whether to report that `channel` has something to read; on at first. Off, the other side is held back once the system's
+  /// buffers are full. An error or the end of both directions is reported in any case, as something to read.
+  func setReadInterest(channel: Int, _ enabled: Bool)
   /// Forgets `channel` and closes its descriptor once nothing refers to it.
   func close(channel: Int)
   /// Has `eventLoopTurn` called soon. Cheap where the loop is awake already.

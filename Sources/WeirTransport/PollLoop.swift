@@ -37,7 +37,7 @@ final class PollLoop: EventLoop, @unchecked Sendable {
   let token = LoopToken()
   // The token's:
   var handler: (any EventLoopHandler)?
-  private var descriptors: [Int: Int32] = [:]
+  private var channels: [Int: Channel] = [:]
   /// When the handler wants its next turn at the latest.
   var deadline: UInt64 = 0
   var ownSleep = OwnSleep.none
@@ -50,6 +50,11 @@ final class PollLoop: EventLoop, @unchecked Sendable {
   private var isRunning = false
   var callerTurns: UInt64 = 0
   var callerRepoll = AdaptiveRepoll()
+
+  private struct Channel {
+    let descriptor: Int32
+    var interest: UInt32
+  }
 
   /// How the loop's own thread sleeps; with the time at which it wakes by itself.
   enum OwnSleep {
@@ -89,7 +94,7 @@ final class PollLoop: EventLoop, @unchecked Sendable {
   }
 
   deinit {
-    for descriptor in descriptors.values { Socket.close(descriptor) }
+    for channel in channels.values { Socket.close(channel.descriptor) }
     Socket.close(epoll)
   }
 
@@ -106,22 +111,32 @@ final class PollLoop: EventLoop, @unchecked Sendable {
   }
 
   func register(descriptor: Int32, channel: Int) {
-    precondition(descriptors[channel] == nil, "channel \(channel) is taken")
-    descriptors[channel] = descriptor
+    precondition(channels[channel] == nil, "channel \(channel) is taken")
+    channels[channel] = Channel(descriptor: descriptor, interest: Self.readable)
     // Level-triggered: what one thread was told and did not read, the next is told again.
     let added = cweir_epoll_add(epoll, descriptor, Self.readable, UInt64(channel))
     precondition(added == 0, "the system waits for no more descriptors, or not for this kind: errno \(errno)")
   }
 
   func setWriteInterest(channel: Int, _ enabled: Bool) {
-    guard let descriptor = descriptors[channel] else { return }
-    _ = cweir_epoll_change(epoll, descriptor, enabled ? Self.readable | Self.writable : Self.readable, UInt64(channel))
+    setInterest(channel, Self.writable, enabled)
+  }
+
+  func setReadInterest(channel: Int, _ enabled: Bool) {
+    setInterest(channel, Self.readable, enabled)
+  }
+
+  private func setInterest(_ channel: Int, _ event: UInt32, _ enabled: Bool) {
+    guard var entry = channels[channel] else { return }
+    entry.interest = enabled ? entry.interest | event : entry.interest & ~event
+    channels[channel] = entry
+    _ = cweir_epoll_change(epoll, entry.descriptor, entry.interest, UInt64(channel))
   }
 
   func close(channel: Int) {
-    guard let descriptor = descriptors.removeValue(forKey: channel) else { return }
-    _ = cweir_epoll_remove(epoll, descriptor)
-    Socket.close(descriptor)
+    guard let entry = channels.removeValue(forKey: channel) else { return }
+    _ = cweir_epoll_remove(epoll, entry.descriptor)
+    Socket.close(entry.descriptor)
   }
 
   func wake() {
@@ -285,9 +300,9 @@ final class PollLoop: EventLoop, @unchecked Sendable {
   private func dispatch(_ event: cweir_event, to handler: any EventLoopHandler) {
     let token = Int(event.data)
     // An earlier event of the same round may have closed it, or a turn since these events were taken from the system.
-    guard descriptors[token] != nil else { return }
+    guard channels[token] != nil else { return }
     if event.events & Self.writable != 0 { handler.eventLoopWritable(channel: token) }
-    guard descriptors[token] != nil else { return }
+    guard channels[token] != nil else { return }
     if event.events & (Self.readable | Self.failed) != 0 { handler.eventLoopReadable(channel: token) }
   }
 

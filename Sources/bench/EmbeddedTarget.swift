@@ -319,8 +319,8 @@ private final class EmbeddedSession: TargetSession {
 
   private static func status(of outcome: Outcome) -> OperationStatus {
     switch outcome {
-    case .appliedFresh, .appliedExisting: .ok
-    case .notLeader, .overloaded, .refused, .outOfSpace: .failed
+    case .appliedFresh, .appliedExisting, .appliedNumber: .ok
+    case .notLeader, .overloaded, .refused, .outOfSpace, .conditionUnmet, .notANumber, .overflow: .failed
     case .leadershipLost, .shutdown: .unknown
     }
   }

@@ -1,9 +1,9 @@
 import CWeir
-import Dispatch
 import Foundation
 import Load
 import Measure
 import Report
+import WeirCache
 
 /// One bench from its plan to its exit code.
 enum SuiteSession {
@@ -102,23 +102,18 @@ enum SuiteSession {
 /// Ctrl-C and SIGTERM: the first asks the run to end and write what it has, the second ends the process.
 final class Interrupts {
   let stop = StopRequest()
-  private var sources: [any DispatchSourceSignal] = []
+  private let signals: TerminationSignals
 
   init() {
-    for number in [SIGINT, SIGTERM] {
-      signal(number, SIG_IGN)
-      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-      source.setEventHandler { [stop] in
-        if stop.isStopped {
-          TemporaryFolder.removeAll()
-          Foundation.exit(ExitStatus.interrupted.rawValue)
-        }
+    signals = TerminationSignals(
+      first: { [stop] in
         stop.stop()
         FileHandle.standardError.write(Data("\nbench: stopping; once more to end at once\n".utf8))
-      }
-      source.activate()
-      sources.append(source)
-    }
+      },
+      later: {
+        TemporaryFolder.removeAll()
+        Foundation.exit(ExitStatus.interrupted.rawValue)
+      })
   }
 }
 

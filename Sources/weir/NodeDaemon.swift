@@ -17,6 +17,7 @@ final class NodeDaemon {
   private let node: Node
   private let gossip: GossipMembership
   private let server: HTTPServer
+  private let cache: RESPServer?
 
   /// Opens everything, and serves HTTP from here on; the node takes part once `run` is called.
   init(_ command: NodeCommand) throws {
@@ -25,15 +26,34 @@ final class NodeDaemon {
     guard let raftAddress = node.address, !raftAddress.isWildcard, let bind = GossipAddress(command.gossip) else {
       throw ValidationError("--raft and --gossip name addresses that other nodes can connect to")
     }
-    let directory = HTTPDirectory()
+    let directory = ClientDirectory()
     let door = HTTPServerConfiguration(listenAddress: try SocketAddress(parsing: command.http))
     server = try HTTPServer(
       handler: NodeAPI(node: node, httpAddress: directory.address, metrics: directory.metrics), configuration: door,
       log: log)
-    let advertised = server.address.isWildcard ? raftAddress.host + ":\(server.address.port)" : "\(server.address)"
-    gossip = try GossipMembership(node: node, bind: bind, clientAddress: advertised, log: log)
+    cache = try Self.makeCache(command, node, directory, log)
+    let advertised = Self.advertised(server.address, raftAddress)
+    let advertisedCache = cache.map { Self.advertised($0.address, raftAddress) } ?? ""
+    gossip = try GossipMembership(
+      node: node, bind: bind, clientAddress: advertised, respAddress: advertisedCache, log: log)
     directory.set(gossip, server)
-    log.info("node \(node.id): raft \(raftAddress), http \(advertised), gossip \(gossip.agent.address)")
+    log.info(
+      "node \(node.id): raft \(raftAddress), http \(advertised), resp \(cache == nil ? "off" : advertisedCache), gossip \(gossip.agent.address)"
+    )
+  }
+
+  private static func makeCache(
+    _ command: NodeCommand, _ node: Node, _ directory: ClientDirectory, _ log: Logger
+  ) throws -> RESPServer? {
+    guard let resp = command.resp else { return nil }
+    var configuration = RESPServerConfiguration(listenAddress: try SocketAddress(parsing: resp))
+    configuration.consistency = ReadConsistency(rawValue: command.respReads) ?? .safe
+    return try RESPServer(node: node, configuration: configuration, log: log, directory: directory.respAddresses)
+  }
+
+  /// What others are told to connect to: who listens everywhere is found where its Raft messages go.
+  private static func advertised(_ address: SocketAddress, _ raftAddress: SocketAddress) -> String {
+    address.isWildcard ? raftAddress.host + ":\(address.port)" : "\(address)"
   }
 
   private static func configuration(_ command: NodeCommand) throws -> NodeConfiguration {
@@ -49,14 +69,17 @@ final class NodeDaemon {
   /// Takes part until a signal asks it to stop.
   /// - Throws: exit code 70 if the node ended by itself, since its disk failed.
   func run() throws {
-    let signals = TerminationSignals()
+    let stopRequested = DispatchSemaphore(value: 0)
+    let signals = TerminationSignals(first: { stopRequested.signal() }, later: { Foundation.exit(130) })
+    defer { withExtendedLifetime(signals) {} }
     node.start()
     startGossiping()
     if !isMember { startJoining() }
-    while !signals.wait(milliseconds: 100) {
+    while stopRequested.wait(timeout: .now() + .milliseconds(100)) == .timedOut {
       guard let failure = node.failure else { continue }
       log.critical("node \(node.id) has ended: \(failure)")
       server.stop()
+      cache?.stop()
       gossip.stop()
       node.stop()
       throw ExitCode(70)
@@ -66,7 +89,8 @@ final class NodeDaemon {
 
   /// Whether its own log says so: a node that comes back with the rest of its cluster has nobody to ask yet.
   private var isMember: Bool {
-    guard let configuration = Self.await({ self.node.membership(completion: $0) })?.configuration else { return false }
+    guard let configuration = try? waitForCallback({ self.node.membership(completion: $0) }).get().configuration
+    else { return false }
     return configuration.voters.contains(node.id) || configuration.learners.contains(node.id)
   }
 
@@ -108,6 +132,7 @@ final class NodeDaemon {
   private func stop() {
     log.info("node \(node.id) is stopping")
     server.stop()
+    cache?.stop()
     handOver()
     gossip.leave()
     gossip.stop()
@@ -117,34 +142,16 @@ final class NodeDaemon {
   /// A leader that just goes leaves the others to wait for an election.
   private func handOver() {
     let node = node
-    guard node.isLeader, let membership = Self.await({ node.membership(completion: $0) }),
+    guard node.isLeader, let membership = try? waitForCallback({ node.membership(completion: $0) }).get(),
       let successor = membership.configuration.voters.first(where: { $0 != node.id })
     else { return }
-    _ = Self.await { node.transferLeadership(to: successor, timeoutNanoseconds: 2_000_000_000, completion: $0) }
-  }
-
-  /// Waits for what a callback brings; nil for an error.
-  private static func await<Value: Sendable>(
-    _ start: (@escaping @Sendable (Result<Value, NodeError>) -> Void) -> Void
-  ) -> Value? {
-    let answer = Answer<Value>()
-    start { result in
-      answer.value.withLock { $0 = try? result.get() }
-      answer.isThere.signal()
-    }
-    answer.isThere.wait()
-    return answer.value.withLock { $0 }
-  }
-
-  private final class Answer<Value: Sendable>: Sendable {
-    let value = Mutex<Value?>(nil)
-    let isThere = DispatchSemaphore(value: 0)
+    waitForCallback { node.transferLeadership(to: successor, timeoutNanoseconds: 2_000_000_000, completion: $0) }
   }
 }
 
-/// Where members serve HTTP, as gossip tells it: made before there is gossip, which announces where the server that asks
+/// Where members serve clients, as gossip tells it: made before there is gossip, which announces where the server that asks
 /// this listens.
-private final class HTTPDirectory: Sendable {
+private final class ClientDirectory: Sendable {
   private let sources = Mutex<(gossip: GossipMembership, server: HTTPServer)?>(nil)
 
   func set(_ gossip: GossipMembership, _ server: HTTPServer) { sources.withLock { $0 = (gossip, server) } }
@@ -152,6 +159,12 @@ private final class HTTPDirectory: Sendable {
   @Sendable func address(_ id: NodeID) -> String? {
     let gossip = sources.withLock { $0?.gossip }
     return gossip?.members.first { $0.raftID == id && !$0.clientAddress.isEmpty }?.clientAddress
+  }
+
+  @Sendable func respAddresses() -> [NodeID: String] {
+    let gossip = sources.withLock { $0?.gossip }
+    let known = gossip?.members.filter { !$0.respAddress.isEmpty } ?? []
+    return Dictionary(known.map { ($0.raftID, $0.respAddress) }) { first, _ in first }
   }
 
   @Sendable func metrics() -> [Metric] {
@@ -164,32 +177,4 @@ private final class HTTPDirectory: Sendable {
       Metric("weir_gossip_members", .gauge, Double(gossip.members.count), help: "Members that gossip knows to live."),
     ]
   }
-}
-
-/// SIGTERM and SIGINT: the first asks for an orderly end, the second ends the process at once.
-private final class TerminationSignals {
-  private final class State: Sendable {
-    let arrived = DispatchSemaphore(value: 0)
-    let count = Atomic<Int>(0)
-  }
-
-  private let state = State()
-  private var sources: [any DispatchSourceSignal] = []
-
-  init() {
-    let state = state
-    for number in [SIGTERM, SIGINT] {
-      signal(number, SIG_IGN)
-      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-      source.setEventHandler {
-        if state.count.wrappingAdd(1, ordering: .relaxed).newValue > 1 { Foundation.exit(130) }
-        state.arrived.signal()
-      }
-      source.resume()
-      sources.append(source)
-    }
-  }
-
-  /// Waits for one; whether it came.
-  func wait(milliseconds: Int) -> Bool { state.arrived.wait(timeout: .now() + .milliseconds(milliseconds)) == .success }
 }

@@ -2,6 +2,7 @@ import CWeir
 import Foundation
 import Raft
 import Synchronization
+import TestSupport
 import Testing
 import WeirCore
 import WeirTransport
@@ -16,18 +17,6 @@ import WeirTransport
     EventLoopConfiguration(mechanism: .pollLoop, callersDrive: false),
     EventLoopConfiguration(mechanism: .dispatchSources),
   ]
-
-  private func onThreads(_ count: Int, _ body: @escaping @Sendable (Int) -> Void) {
-    let done = DispatchGroup()
-    for number in 0..<count {
-      done.enter()
-      Thread {
-        body(number)
-        done.leave()
-      }.start()
-    }
-    done.wait()
-  }
 
   /// Blocking and with callbacks at once, one operation of each at a time: every one is answered once, and the nodes agree.
   @Test(arguments: ways)

@@ -1,10 +1,12 @@
 import Foundation
 import HotPaths
+import TestSupport
 import Testing
 import WeirCore
 
 /// Nothing on a hot path allocates once it is warm. The counter sees every request of the thread.
-@Suite struct AllocationTests {
+@Suite(.disabled(if: Sanitizers.areAllocationsUncounted, "the allocation counter is left out under sanitizers"))
+struct AllocationTests {
   static let paths = HotPaths.all.filter(\.isAllocationFree)
 
   private func count(_ workload: any Workload) -> WorkloadCost {

@@ -2,6 +2,7 @@ import CWeir
 import Dispatch
 import Foundation
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import WeirTransport
@@ -54,18 +55,6 @@ import Testing
     nonisolated(unsafe) let started: any EventLoopHandler = handler
     loop.start(started)
     return (loop, handler)
-  }
-
-  private func onThreads(_ count: Int, _ body: @escaping @Sendable (Int) -> Void) {
-    let done = DispatchGroup()
-    for number in 0..<count {
-      done.enter()
-      Thread {
-        body(number)
-        done.leave()
-      }.start()
-    }
-    done.wait()
   }
 
   @Test(arguments: ReadinessMechanism.allCases, [true, false])

@@ -1,10 +1,10 @@
 import Foundation
 import Synchronization
+import TestSupport
 import Testing
 
 /// Whether the thread sanitizer is worth its hours: a race that is really there has to be reported.
 @Suite struct ThreadSanitizerTests {
-  static let isSanitized = dlsym(nil, "__tsan_func_entry") != nil
   private static let switchName = "WEIR_PLANTED_RACE"
   static let isPlanted = ProcessInfo.processInfo.environment[switchName] == "1"
 
@@ -43,7 +43,7 @@ import Testing
     }
   }
 
-  @Test(.enabled(if: isSanitized && !isPlanted, "only in a build with --sanitize=thread"))
+  @Test(.enabled(if: Sanitizers.isThreadSanitized && !isPlanted, "only in a build with --sanitize=thread"))
   func aPlantedRaceIsReported() throws {
     let process = Process()
     process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()

@@ -70,13 +70,12 @@ public enum ClientError: Error, Sendable, Hashable, CustomStringConvertible {
 
 /// Frames on their way out, and how much of them the socket has taken.
 struct ClientFrameWriter {
-  private var bytes: [UInt8] = []
+  private var output = SendBuffer()
   private var frameStart: Int?
   private var itemCount: UInt32 = 0
-  private var sentBytes = 0
 
   /// What the socket has not taken yet.
-  var pendingBytes: Int { bytes.count - sentBytes }
+  var pendingBytes: Int { output.pendingBytes }
 
   /// A place to come back to while nothing is sent.
   struct Mark {
@@ -85,12 +84,12 @@ struct ClientFrameWriter {
     fileprivate var itemCount: UInt32
   }
 
-  var mark: Mark { Mark(byteCount: bytes.count, frameStart: frameStart, itemCount: itemCount) }
+  var mark: Mark { Mark(byteCount: output.bytes.count, frameStart: frameStart, itemCount: itemCount) }
 
   /// Takes everything back that was added since `mark`, sealed or not: a frame that was sealed since is open again, and
   /// its header is written anew when it ends.
   mutating func rewind(to mark: Mark) {
-    bytes.removeLast(bytes.count - mark.byteCount)
+    output.bytes.removeLast(output.bytes.count - mark.byteCount)
     frameStart = mark.frameStart
     itemCount = mark.itemCount
   }
@@ -101,13 +100,13 @@ struct ClientFrameWriter {
     var length = ClientFrame.noValue
     if let payload { length = UInt32(payload.byteCount) }
     let head = (token.littleEndian, length.littleEndian, UInt32(code).littleEndian)
-    unsafe withUnsafeBytes(of: head) { unsafe bytes.append(contentsOf: $0) }
-    if let payload { unsafe payload.withUnsafeBytes { unsafe bytes.append(contentsOf: $0) } }
+    unsafe withUnsafeBytes(of: head) { unsafe output.bytes.append(contentsOf: $0) }
+    if let payload { unsafe payload.withUnsafeBytes { unsafe output.bytes.append(contentsOf: $0) } }
     itemCount += 1
   }
 
   /// Whether the frame has become large enough to be ended.
-  var isFull: Bool { frameStart.map { bytes.count - $0 >= ClientFrame.targetBytes } ?? false }
+  var isFull: Bool { frameStart.map { output.bytes.count - $0 >= ClientFrame.targetBytes } ?? false }
 
   /// Ends the frame that is being filled, if there is one.
   mutating func seal(_ kind: ClientFrame.Kind, number: UInt64) {
@@ -115,8 +114,8 @@ struct ClientFrameWriter {
     frameStart = nil
     let count = itemCount
     itemCount = 0
-    let size = bytes.count - start
-    unsafe bytes.withUnsafeMutableBytes { all in
+    let size = output.bytes.count - start
+    unsafe output.bytes.withUnsafeMutableBytes { all in
       let frame = unsafe UnsafeMutableRawBufferPointer(rebasing: all[start...])
       unsafe frame.storeBytes(of: UInt32(size).littleEndian, as: UInt32.self)
       unsafe frame.storeBytes(of: ClientFrame.version.littleEndian, toByteOffset: 8, as: UInt16.self)
@@ -136,29 +135,17 @@ struct ClientFrameWriter {
   }
 
   /// Sends what is sealed, as far as the socket takes it at once. Call `seal` first.
-  mutating func send(to descriptor: Int32) -> SocketResult {
-    while pendingBytes > 0 {
-      let sent = sentBytes
-      let result = unsafe bytes.withUnsafeBytes { all in
-        unsafe Socket.send(descriptor, bytes: UnsafeRawBufferPointer(rebasing: all[sent...]))
-      }
-      guard case .moved(let count) = result else { return result }
-      sentBytes += count
-    }
-    bytes.removeAll(keepingCapacity: true)
-    sentBytes = 0
-    return .moved(0)
-  }
+  mutating func send(to descriptor: Int32) -> SocketResult { output.send(to: descriptor, keptBytes: .max) }
 
   /// What waits, for tests that damage it.
   mutating func takeBytes() -> [UInt8] {
     defer { self = ClientFrameWriter() }
-    return Array(bytes[sentBytes...])
+    return Array(output.pending)
   }
 
   private mutating func begin() {
-    frameStart = bytes.count
-    bytes.append(contentsOf: repeatElement(0, count: ClientFrame.headerBytes))
+    frameStart = output.bytes.count
+    output.bytes.append(contentsOf: repeatElement(0, count: ClientFrame.headerBytes))
   }
 }
 

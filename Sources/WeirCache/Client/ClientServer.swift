@@ -1,6 +1,4 @@
-import Dispatch
 import Logging
-import Synchronization
 import WeirCore
 import WeirTransport
 
@@ -28,77 +26,52 @@ public struct ClientServerConfiguration: Sendable {
 /// What has arrived on a connection is framed once, as it will lie in the log, and handed to the node as one batch; Lease
 /// reads are answered on the server's queue without entering the node's. All answers of a turn leave in one write for
 /// each connection.
-///
-/// Sendable: `serving` belongs to the loop's queue while that runs, and to `stop` afterwards; the rest is immutable.
-public final class ClientServer: @unchecked Sendable {
-  /// Where it listens, with the port that the system chose.
-  public let address: SocketAddress
-  private let loop: any EventLoop
-  private let serving: ClientServing
+public final class ClientServer: Sendable {
+  private let shell: ServingShell<ServedClient>
 
   /// Begins to listen and to serve.
   /// - Throws: `TransportError` if it cannot listen.
   public init(node: Node, configuration: ClientServerConfiguration, log: Logger) throws(TransportError) {
-    let loop = try configuration.eventLoop.makeLoop(label: "weir.clients.\(node.id)")
-    let (descriptor, port) = try Socket.listen(on: configuration.listenAddress)
-    address = configuration.listenAddress.withPort(port)
-    self.loop = loop
-    serving = ClientServing(node: node, configuration: configuration, loop: loop, listener: descriptor, log: log)
-    nonisolated(unsafe) let handler: any EventLoopHandler = serving
-    unsafe loop.start(handler)
+    shell = try ServingShell(
+      label: "weir.clients.\(node.id)", listenAddress: configuration.listenAddress, eventLoop: configuration.eventLoop
+    ) { ClientServing(node: node, configuration: configuration, loop: $0, listener: $1, log: log) }
   }
 
+  /// Where it listens, with the port that the system chose.
+  public var address: SocketAddress { shell.address }
+
   /// Ends it: no thread or socket of it remains when this returns. Before its node is stopped.
-  public func stop() {
-    loop.stop()
-    // The queue has stopped: what was confined to it is ours now.
-    serving.close()
-  }
+  public func stop() { shell.stop() }
 }
 
 /// The server's part on its queue.
-private final class ClientServing: EventLoopHandler {
+private final class ClientServing: Serving<ServedClient> {
   private let node: Node
   private let configuration: ClientServerConfiguration
-  private let loop: any EventLoop
-  private let listener: Int32
-  private let log: Logger
-  private var clients: [Int: ServedClient] = [:]
-  private var nextChannel = 1
-  private let news = News()
   private var builder = EntryBatchBuilder(capacity: 256 << 10)
   private var tokens: [UInt32] = []
-
-  private static let listenerChannel = 0
-
-  /// Whether a lane has something, as the node's queue says it.
-  private final class News: Sendable {
-    let isThere = Atomic<Bool>(false)
-  }
 
   init(
     node: Node, configuration: ClientServerConfiguration, loop: any EventLoop, listener: Int32, log: Logger
   ) {
     self.node = node
     self.configuration = configuration
-    self.loop = loop
-    self.listener = listener
-    self.log = log
-    loop.register(descriptor: listener, channel: Self.listenerChannel)
+    super.init(loop: loop, listener: listener, maximumConnections: configuration.maximumConnections, log: log)
   }
 
-  func close() {
-    for client in Array(clients.values) { drop(client) }
-    loop.close(channel: Self.listenerChannel)
+  override func makeConnection(channel: Int, descriptor: Int32) -> ServedClient? {
+    node.openLane(capacity: configuration.maximumInFlight, bell: bell)
+      .map { ServedClient(channel: channel, descriptor: descriptor, lane: $0) }
+  }
+
+  override func release(_ client: ServedClient) {
+    super.release(client)
+    node.close(client.lane)
   }
 
   // MARK: Event loop
 
-  var eventLoopHasWork: Bool { news.isThere.load(ordering: .sequentiallyConsistent) }
-
-  func eventLoopReadable(channel: Int) {
-    guard channel != Self.listenerChannel else { return acceptAll() }
-    guard let client = clients[channel] else { return }
+  override func readable(_ client: ServedClient) {
     // Bounded, so that one busy client does not keep the others waiting.
     for _ in 0..<8 {
       let (result, isShort) = client.reader.receive(from: client.descriptor)
@@ -118,48 +91,15 @@ private final class ClientServing: EventLoopHandler {
     submit(client)
   }
 
-  func eventLoopWritable(channel: Int) {
-    if let client = clients[channel] { flush(client) }
-  }
+  override func writable(_ client: ServedClient) { flush(client) }
 
   /// Looks at every connection: there are few of them, and each look is a few loads.
-  func eventLoopTurn() -> UInt64 {
-    news.isThere.store(false, ordering: .sequentiallyConsistent)
-    for client in clients.values {
+  override func turn() -> UInt64 {
+    for client in connections.values {
       collect(client)
       flush(client)
     }
     return .max
-  }
-
-  // MARK: Connections
-
-  private func acceptAll() {
-    while let descriptor = Socket.accept(on: listener) {
-      guard clients.count < configuration.maximumConnections, let lane = makeLane() else {
-        log.warning("node \(node.id) refused a client: it serves \(clients.count) already, or is stopping")
-        Socket.close(descriptor)
-        continue
-      }
-      let client = ServedClient(channel: nextChannel, descriptor: descriptor, lane: lane)
-      nextChannel += 1
-      clients[client.channel] = client
-      loop.register(descriptor: descriptor, channel: client.channel)
-    }
-  }
-
-  private func makeLane() -> SessionLane? {
-    let (loop, news) = (loop, news)
-    return try? node.openLane(capacity: configuration.maximumInFlight) {
-      news.isThere.store(true, ordering: .sequentiallyConsistent)
-      loop.wake()
-    }
-  }
-
-  private func drop(_ client: ServedClient) {
-    guard clients.removeValue(forKey: client.channel) != nil else { return }
-    loop.close(channel: client.channel)
-    node.close(client.lane)
   }
 
   // MARK: Requests
@@ -230,7 +170,7 @@ private final class ClientServing: EventLoopHandler {
   private func submit(_ client: ServedClient) {
     if !tokens.isEmpty {
       let batch = builder.finish()
-      if client.inFlight + tokens.count <= client.lane.capacity, clients[client.channel] != nil,
+      if client.inFlight + tokens.count <= client.lane.capacity, isConnected(client),
         node.submit(batch, tokens: tokens, lane: client.lane)
       {
         client.inFlight += tokens.count
@@ -278,7 +218,7 @@ private final class ClientServing: EventLoopHandler {
 }
 
 /// One client's connection.
-private final class ServedClient {
+private final class ServedClient: ServedConnection {
   private struct Read {
     var token: UInt32
     var key: Range<Int>

@@ -3,7 +3,7 @@ import HTTPWire
 import WeirTransport
 
 /// One client's connection, on the server's queue: requests in, answers out in the order in which they were asked for.
-final class HTTPConnection {
+final class HTTPConnection: ServedConnection {
   /// A request's place in the row of answers.
   private struct Slot {
     var isToHead: Bool
@@ -30,8 +30,7 @@ final class HTTPConnection {
   /// The number of the first of `slots`.
   private var firstNumber: UInt64 = 0
   private var wroteLast = false
-  private var output: [UInt8] = []
-  private var sent = 0
+  private var output = SendBuffer()
 
   init(channel: Int, descriptor: Int32, limits: HTTPLimits, deadline: UInt64) {
     self.channel = channel
@@ -43,7 +42,7 @@ final class HTTPConnection {
   /// Requests that are not answered.
   var unanswered: Int { slots.count - written }
   var hasUnanswered: Bool { unanswered > 0 }
-  var unsentBytes: Int { output.count - sent }
+  var unsentBytes: Int { output.pendingBytes }
   /// The last answer is written, or nobody will ask for another.
   var isFinished: Bool { wroteLast || hasHalfClosed && !hasUnanswered }
 
@@ -65,7 +64,7 @@ final class HTTPConnection {
   func writeSettled(date: String, _ note: (HTTPStatus) -> Void) {
     while written < slots.count, let response = slots[written].response {
       let slot = slots[written]
-      response.append(to: &output, date: date, isToHead: slot.isToHead, closes: slot.isLast)
+      response.append(to: &output.bytes, date: date, isToHead: slot.isToHead, closes: slot.isLast)
       note(response.status)
       slots[written].response = nil
       written += 1
@@ -79,22 +78,11 @@ final class HTTPConnection {
 
   /// Tells the client to go on with its body, unless earlier answers are due first: then it goes on by itself.
   func promiseContinue() {
-    if !hasUnanswered { output.append(contentsOf: HTTPResponse.continueBytes) }
+    if !hasUnanswered { output.bytes.append(contentsOf: HTTPResponse.continueBytes) }
   }
 
   /// Sends as much as the socket takes.
-  func send() -> SocketResult {
-    while unsentBytes > 0 {
-      let result = unsafe output.withUnsafeBytes { bytes in
-        unsafe Socket.send(descriptor, bytes: UnsafeRawBufferPointer(rebasing: bytes[sent...]))
-      }
-      guard case .moved(let count) = result else { return result }
-      sent += count
-    }
-    output.removeAll(keepingCapacity: output.capacity <= 64 << 10)
-    sent = 0
-    return .moved(0)
-  }
+  func send() -> SocketResult { output.send(to: descriptor, keptBytes: 64 << 10) }
 
   /// Keeps a way to send that does not depend on the descriptor, which is about to be closed.
   /// - Returns: whether there is one.

@@ -1,5 +1,4 @@
 import CWeir
-import Dispatch
 import Glibc
 import HTTPWire
 import Logging
@@ -38,54 +37,49 @@ public struct HTTPServerConfiguration: Sendable {
 
 /// A small HTTP/1.1 server on an event loop of its own: keep-alive, pipelining with answers in order, bounded
 /// everything, and no chunked bodies, no TLS and no upgrade.
-///
-/// Sendable: `serving` belongs to the loop's queue while that runs, and to `stop` afterwards; the rest is immutable.
-public final class HTTPServer: @unchecked Sendable {
-  /// Where it listens, with the port that the system chose.
-  public let address: SocketAddress
-  private let loop: any EventLoop
-  private let serving: HTTPServing
+public final class HTTPServer: Sendable {
+  private let shell: ServingShell<HTTPConnection>
+  private let counters = HTTPAnswerCounters()
 
   /// Begins to listen and to serve.
   /// - Throws: `TransportError` if it cannot listen.
   public init(
     handler: any HTTPHandler, configuration: HTTPServerConfiguration, log: Logger
   ) throws(TransportError) {
-    let loop = try configuration.eventLoop.makeLoop(label: "weir.http")
-    let (descriptor, port) = try Socket.listen(on: configuration.listenAddress)
-    address = configuration.listenAddress.withPort(port)
-    self.loop = loop
-    serving = HTTPServing(handler: handler, configuration: configuration, loop: loop, listener: descriptor, log: log)
-    nonisolated(unsafe) let driven: any EventLoopHandler = serving
-    unsafe loop.start(driven)
+    let counters = counters
+    shell = try ServingShell(
+      label: "weir.http", listenAddress: configuration.listenAddress, eventLoop: configuration.eventLoop
+    ) {
+      HTTPServing(handler: handler, configuration: configuration, counters: counters, loop: $0, listener: $1, log: log)
+    }
   }
+
+  /// Where it listens, with the port that the system chose.
+  public var address: SocketAddress { shell.address }
 
   /// Ends it: no thread or socket of it remains when this returns. What is answered afterwards goes nowhere.
-  public func stop() {
-    loop.stop()
-    // The queue has stopped: what was confined to it is ours now.
-    serving.close()
-  }
+  public func stop() { shell.stop() }
 
   /// Requests answered so far, by the first digit of their status: the third is that of 2xx.
-  public var answersByClass: [UInt64] { serving.counters.withLock(\.self) }
+  public var answersByClass: [UInt64] { counters.byClass.withLock(\.self) }
+}
+
+private final class HTTPAnswerCounters: Sendable {
+  let byClass = Mutex([UInt64](repeating: 0, count: 6))
 }
 
 /// The server's part on its queue.
-private final class HTTPServing: EventLoopHandler {
+private final class HTTPServing: Serving<HTTPConnection> {
   /// Answers on their way to the server's queue.
   private final class Arrivals: Sendable {
     private let waiting = Mutex<[(channel: Int, number: UInt64, response: HTTPResponse)]>([])
-    let isThere = Atomic<Bool>(false)
 
     func add(_ channel: Int, _ number: UInt64, _ response: HTTPResponse) {
       waiting.withLock { $0.append((channel, number, response)) }
-      isThere.store(true, ordering: .sequentiallyConsistent)
     }
 
     func take() -> [(channel: Int, number: UInt64, response: HTTPResponse)] {
-      isThere.store(false, ordering: .sequentiallyConsistent)
-      return waiting.withLock { waiting in
+      waiting.withLock { waiting in
         let taken = waiting
         waiting = []
         return taken
@@ -95,44 +89,27 @@ private final class HTTPServing: EventLoopHandler {
 
   private let handler: any HTTPHandler
   private let configuration: HTTPServerConfiguration
-  private let loop: any EventLoop
-  private let listener: Int32
-  private let log: Logger
   private let arrivals = Arrivals()
-  let counters = Mutex([UInt64](repeating: 0, count: 6))
-  private var connections: [Int: HTTPConnection] = [:]
-  private var nextChannel = 1
+  private let counters: HTTPAnswerCounters
   private var nextSweep: UInt64 = 0
   private var date = (second: Int64(-1), text: "")
   private var scratch = [UInt8](repeating: 0, count: 64 << 10)
 
-  private static let listenerChannel = 0
   private static let sweepNanoseconds: UInt64 = 1_000_000_000
 
   init(
-    handler: any HTTPHandler, configuration: HTTPServerConfiguration, loop: any EventLoop, listener: Int32,
-    log: Logger
+    handler: any HTTPHandler, configuration: HTTPServerConfiguration, counters: HTTPAnswerCounters,
+    loop: any EventLoop, listener: Int32, log: Logger
   ) {
     self.handler = handler
     self.configuration = configuration
-    self.loop = loop
-    self.listener = listener
-    self.log = log
-    loop.register(descriptor: listener, channel: Self.listenerChannel)
-  }
-
-  func close() {
-    for connection in Array(connections.values) { drop(connection) }
-    loop.close(channel: Self.listenerChannel)
+    self.counters = counters
+    super.init(loop: loop, listener: listener, maximumConnections: configuration.maximumConnections, log: log)
   }
 
   // MARK: Event loop
 
-  var eventLoopHasWork: Bool { arrivals.isThere.load(ordering: .sequentiallyConsistent) }
-
-  func eventLoopReadable(channel: Int) {
-    guard channel != Self.listenerChannel else { return acceptAll() }
-    guard let connection = connections[channel] else { return }
+  override func readable(_ connection: HTTPConnection) {
     switch unsafe scratch.withUnsafeMutableBytes({ unsafe Socket.receive(connection.descriptor, into: $0) }) {
     case .moved(let count):
       // A client that goes on talking after its last request is not listened to.
@@ -145,11 +122,9 @@ private final class HTTPServing: EventLoopHandler {
     }
   }
 
-  func eventLoopWritable(channel: Int) {
-    if let connection = connections[channel] { flush(connection) }
-  }
+  override func writable(_ connection: HTTPConnection) { flush(connection) }
 
-  func eventLoopTurn() -> UInt64 {
+  override func turn() -> UInt64 {
     for (channel, number, response) in arrivals.take() {
       guard let connection = connections[channel] else { continue }
       connection.settle(number, response)
@@ -162,25 +137,14 @@ private final class HTTPServing: EventLoopHandler {
 
   // MARK: Connections
 
-  private func acceptAll() {
-    while let descriptor = Socket.accept(on: listener) {
-      guard connections.count < configuration.maximumConnections else {
-        log.warning("an HTTP client was refused: \(connections.count) are served already")
-        Socket.close(descriptor)
-        continue
-      }
-      let connection = HTTPConnection(
-        channel: nextChannel, descriptor: descriptor, limits: configuration.limits,
-        deadline: cweir_monotonic_nanoseconds() &+ configuration.idleTimeoutNanoseconds)
-      nextChannel += 1
-      connections[connection.channel] = connection
-      loop.register(descriptor: descriptor, channel: connection.channel)
-    }
+  override func makeConnection(channel: Int, descriptor: Int32) -> HTTPConnection? {
+    HTTPConnection(
+      channel: channel, descriptor: descriptor, limits: configuration.limits,
+      deadline: cweir_monotonic_nanoseconds() &+ configuration.idleTimeoutNanoseconds)
   }
 
-  private func drop(_ connection: HTTPConnection) {
-    guard connections.removeValue(forKey: connection.channel) != nil else { return }
-    if connection.hasHalfClosed { Socket.close(connection.descriptor) } else { loop.close(channel: connection.channel) }
+  override func release(_ connection: HTTPConnection) {
+    if connection.hasHalfClosed { Socket.close(connection.descriptor) } else { super.release(connection) }
   }
 
   /// The client has said all it wanted to, and still listens (`printf … | nc`). The loop would report its end of stream
@@ -215,10 +179,10 @@ private final class HTTPServing: EventLoopHandler {
           return drop(connection)
         }
         let number = connection.begin(isHead: request.method == .head, isLast: !request.keepsAlive)
-        let (arrivals, loop, channel) = (arrivals, loop, connection.channel)
+        let (arrivals, bell, channel) = (arrivals, bell, connection.channel)
         handler.answer(request) { response in
           arrivals.add(channel, number, response)
-          loop.wake()
+          bell.ring()
         }
       }
     } catch {
@@ -249,7 +213,7 @@ private final class HTTPServing: EventLoopHandler {
   /// Sends the answers whose turn it is.
   private func deliver(_ connection: HTTPConnection) {
     connection.writeSettled(date: dateText()) { status in
-      counters.withLock { $0[min(max(status.code / 100, 0), 5)] += 1 }
+      counters.byClass.withLock { $0[min(max(status.code / 100, 0), 5)] += 1 }
     }
     flush(connection)
   }

@@ -1,4 +1,3 @@
-import Dispatch
 import Gossip
 import Logging
 import Raft
@@ -17,6 +16,7 @@ public final class GossipMembership: Sendable {
   private let node: Node
   private let raftAddress: String
   private let clientAddress: String
+  private let respAddress: String
   private let introductions: Introductions
   private let observer = Mutex<ObserverToken?>(nil)
 
@@ -25,22 +25,24 @@ public final class GossipMembership: Sendable {
   /// - Parameters:
   ///   - bind: where to gossip, for packets and streams alike; port 0 lets the system choose.
   ///   - clientAddress: where the node serves clients, `host:port`; empty if it does not.
+  ///   - respAddress: where it serves cache clients, the same.
   ///   - membership: timings; `.local` for nodes on one machine.
   /// - Throws: `GossipNodeError` if it cannot listen.
   public init(
-    node: Node, bind: GossipAddress, clientAddress: String = "",
+    node: Node, bind: GossipAddress, clientAddress: String = "", respAddress: String = "",
     membership: Gossip.MembershipConfiguration = .lan, log: Logger
   ) throws(GossipNodeError) {
     self.node = node
     raftAddress = node.address?.description ?? ""
     self.clientAddress = clientAddress
+    self.respAddress = respAddress
     introductions = Introductions(node: node, log: log)
     var settings = GossipNodeConfiguration(
       name: NodeName("weir-\(node.clusterID)-\(node.id)"), bind: bind, membership: membership)
     settings.metadata =
       MemberMetadata(
         raftID: node.id, clusterID: node.clusterID, role: node.status.role, raftAddress: raftAddress,
-        clientAddress: clientAddress
+        clientAddress: clientAddress, respAddress: respAddress
       ).encoded()
     agent = try GossipNode(settings, hooks: GossipHooks(events: introductions))
     let token = node.observe { [weak self] event in
@@ -65,13 +67,14 @@ public final class GossipMembership: Sendable {
   /// - Throws: the first failure, if none of them answered.
   public func join(_ addresses: [GossipAddress]) throws(GossipNodeError) {
     let agent = agent
-    _ = try Self.wait { agent.join(addresses.map(\.description), completion: $0) }.get()
+    _ = try waitForCallback { agent.join(addresses.map(\.description), completion: $0) }.get()
   }
 
   /// Tells the others that this node's role has changed. Returns at once; called for every change by itself.
   public func announce(role: Role) {
     let metadata = MemberMetadata(
-      raftID: node.id, clusterID: node.clusterID, role: role, raftAddress: raftAddress, clientAddress: clientAddress
+      raftID: node.id, clusterID: node.clusterID, role: role, raftAddress: raftAddress, clientAddress: clientAddress,
+      respAddress: respAddress
     ).encoded()
     agent.update(metadata: metadata, timeout: .seconds(1)) { _ in }
   }
@@ -83,7 +86,7 @@ public final class GossipMembership: Sendable {
   /// seconds. Not from a task.
   public func leave() {
     let agent = agent
-    Self.wait { done in
+    waitForCallback { done in
       Task {
         _ = try? await agent.leave(timeout: .seconds(2))
         done(())
@@ -100,25 +103,7 @@ public final class GossipMembership: Sendable {
     }
     if let token { node.removeObserver(token) }
     let agent = agent
-    Self.wait { done in agent.shutdown { done(()) } }
-  }
-
-  /// Starts something and waits until it calls back.
-  @discardableResult
-  private static func wait<Value: Sendable>(_ start: (@escaping @Sendable (Value) -> Void) -> Void) -> Value {
-    let answer = Answer<Value>()
-    start { value in
-      answer.value.withLock { $0 = value }
-      answer.isThere.signal()
-    }
-    answer.isThere.wait()
-    guard let value = answer.value.withLock({ $0 }) else { preconditionFailure("signalled without an answer") }
-    return value
-  }
-
-  private final class Answer<Value: Sendable>: Sendable {
-    let value = Mutex<Value?>(nil)
-    let isThere = DispatchSemaphore(value: 0)
+    waitForCallback { done in agent.shutdown { done(()) } }
   }
 }
 

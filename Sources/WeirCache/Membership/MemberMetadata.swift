@@ -5,7 +5,7 @@ import WeirCore
 ///
 ///     offset  size  field
 ///          0     2  "WR"
-///          2     1  version, 1
+///          2     1  version, 1 or 2
 ///          3     1  role: 0 follower, 1 candidate, 2 leader, 3 pre-candidate
 ///          4     8  Raft id, little-endian
 ///         12     8  cluster id, little-endian
@@ -13,8 +13,10 @@ import WeirCore
 ///         21     n  Raft address, `host:port`
 ///       21+n     1  length of the client address, 0 where the node serves none
 ///       22+n     m  client address, `host:port`
+///                1  only in version 2: length of the RESP address
+///                r  RESP address, `host:port`
 ///
-/// At most 502 of the 512 bytes that gossip allows. Members of other programs have other metadata and are left alone.
+/// At most 503 of the 512 bytes that gossip allows. Version 2 is written by nodes that serve RESP. Members of other programs have other metadata and are left alone.
 public struct MemberMetadata: Sendable, Hashable {
   public var raftID: NodeID
   public var clusterID: UInt64
@@ -24,28 +26,40 @@ public struct MemberMetadata: Sendable, Hashable {
   /// Where it serves clients, `host:port`; at most 240 bytes, and empty where it serves none. What a follower needs to
   /// know of the leader to send clients there.
   public var clientAddress: String
+  /// Where it serves cache clients, `host:port`; at most 160 bytes, as the others are then, and empty where it serves none.
+  public var respAddress: String
 
-  public init(raftID: NodeID, clusterID: UInt64, role: Role, raftAddress: String, clientAddress: String = "") {
+  public init(
+    raftID: NodeID, clusterID: UInt64, role: Role, raftAddress: String, clientAddress: String = "",
+    respAddress: String = ""
+  ) {
     self.raftID = raftID
     self.clusterID = clusterID
     self.role = role
     self.raftAddress = raftAddress
     self.clientAddress = clientAddress
+    self.respAddress = respAddress
   }
 
   static let version: UInt8 = 1
+  static let versionWithRESP: UInt8 = 2
   /// All before the first address's length.
   static let headerBytes = 20
   static let maximumAddressBytes = 240
+  /// Where there are three of them.
+  static let maximumAddressBytesWithRESP = 160
 
   /// The bytes that go into gossip.
   public func encoded() -> [UInt8] {
-    var bytes: [UInt8] = [UInt8(ascii: "W"), UInt8(ascii: "R"), Self.version, role.rawValue]
+    let hasRESP = !respAddress.isEmpty
+    let version = hasRESP ? Self.versionWithRESP : Self.version
+    var bytes: [UInt8] = [UInt8(ascii: "W"), UInt8(ascii: "R"), version, role.rawValue]
     for value in [raftID, clusterID] {
       for shift in stride(from: UInt64(0), to: 64, by: 8) { bytes.append(UInt8(truncatingIfNeeded: value >> shift)) }
     }
-    for address in [raftAddress, clientAddress] {
-      let text = Array(address.utf8.prefix(Self.maximumAddressBytes))
+    for address in [raftAddress, clientAddress] + (hasRESP ? [respAddress] : []) {
+      let text = Array(
+        address.utf8.prefix(hasRESP ? Self.maximumAddressBytesWithRESP : Self.maximumAddressBytes))
       bytes.append(UInt8(text.count))
       bytes += text
     }
@@ -55,7 +69,7 @@ public struct MemberMetadata: Sendable, Hashable {
   /// Nil if the bytes are not the metadata of a node of this program, in a version that is known here.
   public init?(decoding bytes: [UInt8]) {
     guard bytes.count >= Self.headerBytes, bytes[0] == UInt8(ascii: "W"), bytes[1] == UInt8(ascii: "R"),
-      bytes[2] == Self.version, let role = Role(rawValue: bytes[3])
+      bytes[2] == Self.version || bytes[2] == Self.versionWithRESP, let role = Role(rawValue: bytes[3])
     else { return nil }
     func number(at offset: Int) -> UInt64 {
       bytes[offset..<offset + 8].reversed().reduce(0) { $0 << 8 | UInt64($1) }
@@ -66,10 +80,12 @@ public struct MemberMetadata: Sendable, Hashable {
       defer { rest.removeFirst(Int(length)) }
       return String(validating: rest.prefix(Int(length)), as: UTF8.self)
     }
-    guard let raftAddress = takeAddress(), let clientAddress = takeAddress(), rest.isEmpty else { return nil }
+    guard let raftAddress = takeAddress(), let clientAddress = takeAddress() else { return nil }
+    let respAddress = bytes[2] == Self.versionWithRESP ? takeAddress() : ""
+    guard let respAddress, rest.isEmpty else { return nil }
     self.init(
       raftID: number(at: 4), clusterID: number(at: 12), role: role, raftAddress: raftAddress,
-      clientAddress: clientAddress)
+      clientAddress: clientAddress, respAddress: respAddress)
     guard raftID != .none else { return nil }
   }
 }

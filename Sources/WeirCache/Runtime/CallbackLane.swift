@@ -41,6 +41,8 @@ final class CallbackLane: Lane, @unchecked Sendable {
   private let state = Mutex(State())
   /// Belongs to the node's queue.
   private var delivered: [(Callback, Result<Applied, NodeError>)] = []
+  /// Belongs to the node's queue: results that are numbers, of the completions that come next.
+  private var numbers: [(position: Int, number: Int64)] = []
   private let sweeper = DispatchQueue(label: "weir.deadlines")
   private let maximumBytes: Int
   /// Who leads as far as is known, for the hint in errors.
@@ -138,17 +140,27 @@ final class CallbackLane: Lane, @unchecked Sendable {
   /// Called with `publish`, when what they speak of is published and sent, and not on a thread that may hold a lock.
   override func deliver(_ completions: borrowing [UInt64], firstIndex: LogIndex) {
     hasNews = true
+    var numbers = self.numbers[...]
+    self.numbers.removeAll(keepingCapacity: true)
     state.withLock { state in
       for position in 0..<completions.count {
+        var number: Int64?
+        if let first = numbers.first, first.position == position {
+          number = first.number
+          numbers.removeFirst()
+        }
         let completion = LaneCompletion(word: completions[position])
         let index = firstIndex == 0 ? 0 : firstIndex + UInt64(position)
         guard let command = state.commands[Int(completion.token)] else { continue }
         state.commands[Int(completion.token)] = nil
         state.free.append(completion.token)
-        if let callback = command.callback { delivered.append((callback, result(of: completion.outcome, index))) }
+        guard let callback = command.callback else { continue }
+        delivered.append((callback, result(of: completion.outcome, index, number)))
       }
     }
   }
+
+  override func deliver(numbers: [(position: Int, number: Int64)]) { self.numbers = numbers }
 
   override func publish() {
     hasNews = false
@@ -187,10 +199,13 @@ final class CallbackLane: Lane, @unchecked Sendable {
     return leader == .none ? nil : leader
   }
 
-  private func result(of outcome: Outcome, _ index: LogIndex) -> Result<Applied, NodeError> {
+  private func result(of outcome: Outcome, _ index: LogIndex, _ number: Int64?) -> Result<Applied, NodeError> {
     switch outcome {
     case .appliedFresh: .success(Applied(index: index, existed: false))
     case .appliedExisting: .success(Applied(index: index, existed: true))
+    case .appliedNumber: .success(Applied(index: index, existed: true, number: number))
+    case .conditionUnmet: .failure(.conditionUnmet)
+    case .notANumber, .overflow: .failure(.notIncremented)
     case .refused: .failure(.invalidCommand(.malformed))
     case .notLeader: .failure(.notLeader(hint: hint))
     case .leadershipLost: .failure(.leadershipLost)

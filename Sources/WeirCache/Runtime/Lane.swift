@@ -81,6 +81,10 @@ public class Lane: @unchecked Sendable {
     preconditionFailure("a lane says what becomes of its completions")
   }
 
+  /// Takes the results that are numbers, of the completions that are delivered next: their places among those. On the
+  /// node's queue. An owner that has no use for them ignores them.
+  func deliver(numbers: [(position: Int, number: Int64)]) {}
+
   /// Everything of this turn has been delivered. On the node's queue.
   func publish() {}
 
@@ -113,6 +117,8 @@ public class Lane: @unchecked Sendable {
 @safe
 public final class SessionLane: Lane, @unchecked Sendable {
   private let ring: UnsafeMutablePointer<UInt64>
+  /// Numbers that are results, in the places of their completions.
+  private let numbers: UnsafeMutablePointer<Int64>
   private let mask: Int
   private let head = Atomic<Int>(0)
   private let tail = Atomic<Int>(0)
@@ -140,11 +146,16 @@ public final class SessionLane: Lane, @unchecked Sendable {
     mask = size - 1
     unsafe ring = .allocate(capacity: size)
     unsafe ring.initialize(repeating: 0, count: size)
+    // Not touched before there is a number: pages that nobody writes to cost nothing.
+    unsafe numbers = .allocate(capacity: size)
     self.notify = notify
     super.init()
   }
 
-  deinit { unsafe ring.deallocate() }
+  deinit {
+    unsafe ring.deallocate()
+    unsafe numbers.deallocate()
+  }
 
   /// The most proposals that may be in flight.
   public var capacity: Int { mask + 1 }
@@ -154,6 +165,10 @@ public final class SessionLane: Lane, @unchecked Sendable {
     for index in 0..<completions.count { unsafe ring[(localTail + index) & mask] = completions[index] }
     localTail += completions.count
     hasNews = true
+  }
+
+  override func deliver(numbers delivered: [(position: Int, number: Int64)]) {
+    for (position, number) in delivered { unsafe (numbers + ((localTail + position) & mask)).initialize(to: number) }
   }
 
   override var callsOut: Bool {
@@ -180,6 +195,20 @@ public final class SessionLane: Lane, @unchecked Sendable {
     let first = head.load(ordering: .relaxed)
     let end = tail.load(ordering: .acquiring)
     for position in first..<end { body(LaneCompletion(word: unsafe ring[position & mask])) }
+    head.store(end, ordering: .releasing)
+    return end - first
+  }
+
+  /// The same with each one's number, 0 unless its outcome is `appliedNumber`.
+  @discardableResult
+  public func drainNumbers(_ body: (LaneCompletion, Int64) -> Void) -> Int {
+    let first = head.load(ordering: .relaxed)
+    let end = tail.load(ordering: .acquiring)
+    for position in first..<end {
+      let completion = LaneCompletion(word: unsafe ring[position & mask])
+      // Only then was it written.
+      body(completion, completion.outcome == .appliedNumber ? unsafe numbers[position & mask] : 0)
+    }
     head.store(end, ordering: .releasing)
     return end - first
   }

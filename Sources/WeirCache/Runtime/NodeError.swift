@@ -19,6 +19,10 @@ public enum NodeError: Error, Sendable, Hashable, CustomStringConvertible {
   case shutdown
   /// The command is none: too large, or malformed.
   case invalidCommand(CommandError)
+  /// The command's condition was not met; it changed nothing.
+  case conditionUnmet
+  /// What should be incremented is no number, or would become too large for one; it is as it was.
+  case notIncremented
   /// The configuration has changed since the index that the change was made conditional on.
   case configurationChanged(currentIndex: LogIndex)
   /// The membership does not allow the change; the text says why.
@@ -39,6 +43,8 @@ public enum NodeError: Error, Sendable, Hashable, CustomStringConvertible {
     case .outOfSpace: "the disk is full: it has no effect; make space and restart the node"
     case .shutdown: "the node is stopping; what was under way has an unknown outcome"
     case .invalidCommand(let error): "not a command: \(error)"
+    case .conditionUnmet: "its condition was not met; it has changed nothing"
+    case .notIncremented: "the value is no 64-bit number, or would not be one afterwards; it has changed nothing"
     case .configurationChanged(let index): "the configuration has changed, at index \(index); look at it again"
     case .invalidChange(let reason): "the membership cannot change like that: \(reason)"
     case .snapshotUnavailable: "no snapshot can be written now: one is under way, or there is no disk"
@@ -53,6 +59,8 @@ public struct Applied: Sendable, Hashable {
   public var index: LogIndex
   /// Whether the key was there before.
   public var existed: Bool
+  /// The result of a command that has a number as its result.
+  public var number: Int64?
 }
 
 /// What changed at a node.

@@ -99,10 +99,12 @@ extension NodeLoop {
     if let lane = lanes[slot] {
       lane.inFlight -= completionWords.count
       if !lane.hasNews { lanesWithNews.append(slot) }
+      if !completionNumbers.isEmpty { lane.deliver(numbers: completionNumbers) }
       lane.deliver(completionWords, firstIndex: firstIndex)
       if lane.isClosed.load(ordering: .relaxed), lane.inFlight == 0 { intake.post() }
     }
     completionWords.removeAll(keepingCapacity: true)
+    if !completionNumbers.isEmpty { completionNumbers.removeAll(keepingCapacity: true) }
   }
 
   // MARK: Applying
@@ -116,7 +118,7 @@ extension NodeLoop {
     var runFirst: LogIndex = 0
     var position = 0
     batch.forEach { header, payload in
-      let outcome = applyEntry(header, payload, hash: keyHashes[position])
+      let (outcome, number) = applyEntry(header, payload, hash: keyHashes[position])
       position += 1
       let word = pending.take(header.index)
       let slot = word == PendingRing.nobody ? -1 : PendingRing.slot(of: word)
@@ -126,6 +128,7 @@ extension NodeLoop {
         runFirst = header.index
       }
       if slot >= 0 {
+        if outcome == .appliedNumber { completionNumbers.append((completionWords.count, number)) }
         completionWords.append(LaneCompletion(token: UInt32(truncatingIfNeeded: word), outcome: outcome).word)
       }
     }
@@ -147,16 +150,22 @@ extension NodeLoop {
   }
 
   @inline(__always)
-  private func applyEntry(_ header: EntryHeader, _ payload: RawSpan, hash: UInt64) -> Outcome {
+  private func applyEntry(
+    _ header: EntryHeader, _ payload: RawSpan, hash: UInt64
+  ) -> (outcome: Outcome, number: Int64) {
     guard header.kind == .normal else {
       applyConfigurationChange(header, payload)
-      return .appliedFresh
+      return (.appliedFresh, 0)
     }
     // A new leader's first entry, and a barrier: nothing to do but to have come this far.
-    guard payload.byteCount > 0 else { return .appliedFresh }
+    guard payload.byteCount > 0 else { return (.appliedFresh, 0) }
     switch store.apply(payload, hash: hash) {
-    case .set(let existed), .deleted(let existed): return existed ? .appliedExisting : .appliedFresh
-    case .refused: return .refused
+    case .set(let existed), .deleted(let existed): return (existed ? .appliedExisting : .appliedFresh, 0)
+    case .number(let number): return (.appliedNumber, number)
+    case .unmet: return (.conditionUnmet, 0)
+    case .notANumber: return (.notANumber, 0)
+    case .overflow: return (.overflow, 0)
+    case .refused: return (.refused, 0)
     }
   }
 

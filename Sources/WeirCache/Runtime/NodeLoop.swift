@@ -40,6 +40,9 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   var laneBatches: [EntryBatch] = []
   var laneTokens: [UInt32] = []
   var completionWords: [UInt64] = []
+  /// The results that are numbers, with their places in `completionWords`.
+  var completionNumbers: [(position: Int, number: Int64)] = []
+  var expirySearch = KeyValueStore.ExpirySearch()
   /// Hashes of the keys of the batch that is being applied.
   var keyHashes: [UInt64] = []
 
@@ -228,6 +231,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     expireTransfers()
     repeatTransfers()
     forgetDeparted()
+    proposeExpiry()
   }
 
   // MARK: Messages

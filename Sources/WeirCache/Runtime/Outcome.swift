@@ -19,8 +19,17 @@ public enum Outcome: UInt8, Sendable, CaseIterable {
   case shutdown = 6
   /// There is no space for the log to go on: the proposal never entered it.
   case outOfSpace = 7
+  /// Committed; its condition was not met, so it changed nothing.
+  case conditionUnmet = 8
+  /// Committed; what it should increment is no number, so it changed nothing.
+  case notANumber = 9
+  /// Committed; the sum would be no 64-bit number, so it changed nothing.
+  case overflow = 10
+  /// Applied; it has a number as its result, which comes beside this.
+  case appliedNumber = 11
 
-  @inlinable public var isApplied: Bool { rawValue <= 2 }
+  /// Whether the proposal went through the log, and had what effect it can have.
+  @inlinable public var isApplied: Bool { rawValue <= 2 || rawValue >= 8 }
   /// Whether the proposal is known to have had no effect, now and for ever.
   @inlinable public var hadNoEffect: Bool { self == .notLeader || self == .overloaded || self == .outOfSpace }
 }

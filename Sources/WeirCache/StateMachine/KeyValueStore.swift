@@ -35,6 +35,8 @@ public final class KeyValueStore: @unchecked Sendable {
   private let shardShift: UInt64
   private let hashSeed: UInt64
   private let captureCount = Atomic<UInt32>(0)
+  /// Whether a key with a deadline was ever here.
+  private let mayHaveDeadlines = Atomic<Bool>(false)
 
   private static let cacheLineBytes = 64
   private static let shardStride =
@@ -130,6 +132,66 @@ public final class KeyValueStore: @unchecked Sendable {
 
   private static let readGroup = 16
 
+  /// Calls `body` with the value of `key`, or nil, and its deadline in milliseconds since 1970, 0 if it has none, while its
+  /// shard is locked. A key whose deadline has passed is there until a command has removed it.
+  public func lookUp<Result>(_ key: RawSpan, _ body: (RawSpan?, UInt64) -> Result) -> Result {
+    let hash = ByteHash.hash(key, seed: hashSeed)
+    var result: Result?
+    unsafe shard(of: hash).pointee.table.withLock { table in
+      result = table.lookUp(key: key, hash: hash, body)
+    }
+    guard let result else { preconditionFailure("the lock runs its closure") }
+    return result
+  }
+
+  /// Looks keys up as they are at one moment: no command falls between two of them. Calls `body` with each one's position,
+  /// in any order, while the shards of all are locked.
+  public func lookUpTogether(
+    _ keys: [Range<Int>], in bytes: RawSpan, _ body: (_ position: Int, _ value: RawSpan?, _ deadline: UInt64) -> Void
+  ) {
+    var places: [ShardPlace] = []
+    places.reserveCapacity(keys.count)
+    for (position, key) in keys.enumerated() {
+      places.append(place(of: bytes.extracting(key), position))
+    }
+    withTables(of: places) { table, place in
+      table.lookUp(key: bytes.extracting(keys[place.position]), hash: place.hash) { body(place.position, $0, $1) }
+    }
+  }
+
+  // MARK: Several keys at once
+
+  /// Which of several keys lies in which shard.
+  private struct ShardPlace {
+    var shard: Int
+    var hash: UInt64
+    var position: Int
+  }
+
+  private func place(of key: RawSpan, _ position: Int) -> ShardPlace {
+    let hash = ByteHash.hash(key, seed: hashSeed)
+    return ShardPlace(shard: Int(truncatingIfNeeded: hash >> shardShift), hash: hash, position: position)
+  }
+
+  /// Calls `body` for each place, those of a shard in their order, and lets no lock go before all are done. Locks are taken
+  /// in the order of the shards, so that nobody waits for somebody who waits for them.
+  private func withTables(of places: [ShardPlace], _ body: (inout RecordTable, ShardPlace) -> Void) {
+    let sorted = places.sorted { ($0.shard, $0.position) < ($1.shard, $1.position) }
+    lock(sorted[...], body)
+  }
+
+  /// Recursive, by one level for each shard: locks can only be nested.
+  private func lock(_ places: ArraySlice<ShardPlace>, _ body: (inout RecordTable, ShardPlace) -> Void) {
+    guard let first = places.first else { return }
+    let mine = places.prefix { $0.shard == first.shard }
+    unsafe shard(at: first.shard).pointee.table.withLock { table in
+      for place in mine { body(&table, place) }
+      lock(places[mine.endIndex...], body)
+    }
+  }
+
+  // MARK: Looking
+
   /// Number of keys.
   public var count: Int { sum { $0.count } }
 
@@ -159,11 +221,72 @@ public final class KeyValueStore: @unchecked Sendable {
   public func apply(_ payload: RawSpan) -> CommandResult {
     let layout: Command.Layout
     do { layout = try Command.decode(payload) } catch { return .refused(error) }
+    return apply(layout, payload, hash: ByteHash.hash(payload.extracting(layout.key), seed: hashSeed))
+  }
+
+  /// As `apply(_:)`, with the hash of the command's key.
+  func apply(_ payload: RawSpan, hash: UInt64) -> CommandResult {
+    let layout: Command.Layout
+    do { layout = try Command.decode(payload) } catch { return .refused(error) }
+    return apply(layout, payload, hash: hash)
+  }
+
+  private func apply(_ layout: Command.Layout, _ payload: RawSpan, hash: UInt64) -> CommandResult {
     let key = payload.extracting(layout.key)
     switch layout.operation {
-    case .set: return .set(existed: set(key, to: payload.extracting(layout.value)))
-    case .delete: return .deleted(existed: remove(key))
+    case .set where layout.options.isPlain:
+      return .set(existed: set(key, to: payload.extracting(layout.value), hash: hash))
+    case .delete where layout.options.isPlain: return .deleted(existed: remove(key, hash: hash))
+    case .several: return applySeveral(payload)
+    case .set, .delete, .increment, .expire, .removeExpired: return applyOne(layout, payload, hash)
     }
+  }
+
+  private func applyOne(_ layout: Command.Layout, _ payload: RawSpan, _ hash: UInt64) -> CommandResult {
+    var result = CommandResult.unmet
+    let shard = unsafe shard(of: hash)
+    unsafe shard.pointee.table.withLock { table in
+      result = table.apply(layout, payload, hash: hash)
+      unsafe shard.pointee.note(table.slotsLocation)
+      if table.deadlineCount > 0 { mayHaveDeadlines.store(true, ordering: .relaxed) }
+    }
+    return result
+  }
+
+  private func applySeveral(_ payload: RawSpan) -> CommandResult {
+    var commands: [(range: Range<Int>, layout: Command.Layout)] = []
+    do throws(CommandError) {
+      try Command.forEach(ofSeveral: payload) { commands.append(($0, $1)) }
+    } catch { return .refused(error) }
+    var places: [ShardPlace] = []
+    places.reserveCapacity(commands.count)
+    for (position, command) in commands.enumerated() {
+      places.append(place(of: payload.extracting(command.range).extracting(command.layout.key), position))
+    }
+    var existing: Int64 = 0
+    withTables(of: places) { table, place in
+      let (range, layout) = commands[place.position]
+      switch table.apply(layout, payload.extracting(range), hash: place.hash) {
+      case .set(true), .deleted(true): existing += 1
+      default: break
+      }
+      unsafe shard(at: place.shard).pointee.note(table.slotsLocation)
+      if table.deadlineCount > 0 { mayHaveDeadlines.store(true, ordering: .relaxed) }
+    }
+    return .number(existing)
+  }
+
+  func set(_ key: RawSpan, to value: RawSpan, deadline: UInt64) -> Bool {
+    let hash = ByteHash.hash(key, seed: hashSeed)
+    guard deadline != 0 else { return set(key, to: value, hash: hash) }
+    var existed = false
+    let shard = unsafe shard(of: hash)
+    mayHaveDeadlines.store(true, ordering: .relaxed)
+    unsafe shard.pointee.table.withLock { table in
+      existed = table.set(key: key, value: value, hash: hash, deadline: deadline)
+      unsafe shard.pointee.note(table.slotsLocation)
+    }
+    return existed
   }
 
   func set(_ key: RawSpan, to value: RawSpan) -> Bool {
@@ -188,6 +311,8 @@ public final class KeyValueStore: @unchecked Sendable {
   /// - Returns: the hash of the command's key, for the other passes; nil if the payload is no command.
   func prefetchSlot(_ payload: RawSpan) -> UInt64? {
     guard let layout = try? Command.decode(payload) else { return nil }
+    // Its keys are looked for when it is applied.
+    guard layout.operation != .several else { return 0 }
     let hash = ByteHash.hash(payload.extracting(layout.key), seed: hashSeed)
     prefetchSlot(hash: hash)
     return hash
@@ -210,22 +335,49 @@ public final class KeyValueStore: @unchecked Sendable {
       count: shard.pointee.slotCount.load(ordering: .relaxed))
   }
 
-  /// As `apply(_:)`, with the hash of the command's key.
-  func apply(_ payload: RawSpan, hash: UInt64) -> CommandResult {
-    let layout: Command.Layout
-    do { layout = try Command.decode(payload) } catch { return .refused(error) }
-    let key = payload.extracting(layout.key)
-    switch layout.operation {
-    case .set: return .set(existed: set(key, to: payload.extracting(layout.value), hash: hash))
-    case .delete: return .deleted(existed: remove(key))
-    }
-  }
+  func remove(_ key: RawSpan) -> Bool { remove(key, hash: ByteHash.hash(key, seed: hashSeed)) }
 
-  func remove(_ key: RawSpan) -> Bool {
-    let hash = ByteHash.hash(key, seed: hashSeed)
+  private func remove(_ key: RawSpan, hash: UInt64) -> Bool {
     var existed = false
     unsafe shard(of: hash).pointee.table.withLock { existed = $0.remove(key: key, hash: hash) }
     return existed
+  }
+
+  // MARK: Deadlines
+
+  /// Number of keys that have a deadline.
+  public var deadlineCount: Int { mayHaveDeadlines.load(ordering: .relaxed) ? sum { $0.deadlineCount } : 0 }
+
+  /// How far a search for keys that are past their deadline has come.
+  struct ExpirySearch {
+    fileprivate var shard = 0
+    fileprivate var slot = 0
+  }
+
+  /// Goes on with a search for keys whose deadline is not after `asOf`, looking at about `maximumSlots` slots, and round
+  /// all shards once at most. What it finds is still there: a command has to remove it.
+  func collectExpired(
+    asOf: UInt64, _ search: inout ExpirySearch, maximumSlots: Int, maximumKeys: Int
+  ) -> [[UInt8]] {
+    guard mayHaveDeadlines.load(ordering: .relaxed) else { return [] }
+    var keys: [[UInt8]] = []
+    var slots = maximumSlots
+    var visited = 0
+    while visited < shardCount, slots > 0, keys.count < maximumKeys {
+      let start = search.slot
+      // A part of a shard at a time: its readers wait meanwhile.
+      let part = min(slots, 256)
+      var next: Int?
+      unsafe shard(at: search.shard).pointee.table.withLock { table in
+        next = table.collectExpired(asOf: asOf, from: start, maximumSlots: part, into: &keys)
+      }
+      slots -= next == nil && start == 0 ? 1 : part
+      search.slot = next ?? 0
+      guard next == nil else { continue }
+      search.shard = (search.shard + 1) & (shardCount - 1)
+      visited += 1
+    }
+    return keys
   }
 
   // MARK: Snapshots
@@ -253,6 +405,7 @@ public final class KeyValueStore: @unchecked Sendable {
   /// Exchanges the whole state for that of `other`, which has the same seed and shards and is good for nothing but being
   /// dropped afterwards: that frees every record of the old state, so it is done where nobody waits.
   func adopt(_ other: KeyValueStore) {
+    mayHaveDeadlines.store(true, ordering: .relaxed)
     precondition(other.shardCount == shardCount && other.hashSeed == hashSeed, "stores of one shape")
     for position in 0..<shardCount {
       var incoming = RecordTable()

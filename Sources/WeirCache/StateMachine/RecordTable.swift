@@ -12,7 +12,9 @@ import CWeir
 /// `s`, and keeps the old one in `preserved`, where the capture finds it. So the capture sees exactly the state at the
 /// moment it began, and each write pays one allocation more, not a copy of the shard.
 ///
-/// Record, in one allocation: content hash (8), key bytes (4), value bytes (4), capacity (4), epoch (4), key, value.
+/// Record, in one allocation: content hash (8), key bytes (4), value bytes (4), capacity (4), epoch (4), key, value, and
+/// where the highest bit of the value bytes is set, the deadline (8, milliseconds since 1970): keys that live for ever, of
+/// which a cache may have a hundred million, pay nothing for those that do not.
 ///
 /// Sendable although it holds pointers: what they point to is reached through this one value only, which cannot be
 /// copied and lies under the shard's lock.
@@ -25,6 +27,8 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
   }
 
   private static let recordHeaderBytes = 24
+  private static let deadlineBytes = 8
+  private static let deadlineFlag: UInt32 = 1 << 31
 
   private var slots: UnsafeMutablePointer<Slot>
   private var slotCount: Int
@@ -34,6 +38,8 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
   /// The capture that new records belong behind; equals the last one begun.
   private var latestEpoch: UInt32 = 0
   private var captureCursor = 0
+  /// The earliest deadline that `collectExpired` has seen in its walk so far.
+  private var walkedEarliest = UInt64.max
 
   private(set) var count = 0
   /// Size of keys and values, in bytes.
@@ -42,6 +48,10 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
   private(set) var memoryBytes = 0
   /// Sum over all records of the seedless hash of key and value: equal tables have equal sums in any order.
   private(set) var contentHash: UInt64 = 0
+  /// Number of keys that have a deadline.
+  private(set) var deadlineCount = 0
+  /// No key's deadline is before this one.
+  private(set) var earliestDeadline = UInt64.max
 
   init(minimumSlots: Int = 16) {
     slotCount = 16
@@ -99,25 +109,60 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
     return unsafe body(RawSpan(_unsafeBytes: value))
   }
 
+  /// Calls `body` with the value of `key`, or nil, and its deadline, 0 if it has none.
+  func lookUp<Result>(key: RawSpan, hash: UInt64, _ body: (RawSpan?, UInt64) -> Result) -> Result {
+    guard let record = unsafe slots[find(key, hash)].record else { return body(nil, 0) }
+    let value = unsafe UnsafeRawBufferPointer(
+      start: record + Self.recordHeaderBytes + keyBytes(of: record), count: valueBytes(of: record))
+    return unsafe body(RawSpan(_unsafeBytes: value), deadline(of: record))
+  }
+
+  /// Adds keys whose deadline is not after `asOf` to `keys`, looking at `maximumSlots` slots from `cursor` on.
+  /// - Returns: where to go on, or nil at the table's end.
+  mutating func collectExpired(
+    asOf: UInt64, from cursor: Int, maximumSlots: Int, into keys: inout [[UInt8]]
+  ) -> Int? {
+    guard deadlineCount > 0, earliestDeadline <= asOf else { return nil }
+    // From the start on, the earliest that is seen is the earliest there is; what is set meanwhile lowers it.
+    if cursor == 0 { walkedEarliest = .max }
+    let end = min(slotCount, cursor + maximumSlots)
+    for position in min(cursor, end)..<end {
+      guard let record = unsafe slots[position].record else { continue }
+      let deadline = unsafe deadline(of: record)
+      guard deadline != 0 else { continue }
+      // Also if it is due: its removal is only proposed.
+      walkedEarliest = min(walkedEarliest, deadline)
+      guard deadline <= asOf else { continue }
+      keys.append(
+        unsafe [UInt8](
+          UnsafeRawBufferPointer(start: record + Self.recordHeaderBytes, count: keyBytes(of: record))))
+    }
+    guard end == slotCount else { return end }
+    earliestDeadline = walkedEarliest
+    return nil
+  }
+
   // MARK: Writing
 
-  /// Sets `key` to `value`. Returns whether it existed.
-  mutating func set(key: RawSpan, value: RawSpan, hash: UInt64) -> Bool {
-    let content = Self.contentHash(key: key, value: value)
+  /// Sets `key` to `value`, with a deadline, or 0 for none. Returns whether it existed.
+  mutating func set(key: RawSpan, value: RawSpan, hash: UInt64, deadline: UInt64 = 0) -> Bool {
+    let content = Self.contentHash(key: key, value: value, deadline: deadline)
     let position = find(key, hash)
     if let record = unsafe slots[position].record {
       unsafe forget(record)
-      if unsafe mayOverwrite(record, keyBytes: key.byteCount, valueBytes: value.byteCount) {
-        unsafe write(record, key: nil, value: value, keyBytes: key.byteCount, content: content)
+      let needed = key.byteCount + value.byteCount + Self.deadlineBytes(deadline)
+      if unsafe mayOverwrite(record, neededBytes: needed) {
+        unsafe write(record, key: nil, value: value, keyBytes: key.byteCount, content: content, deadline: deadline)
       } else {
-        unsafe slots[position].record = allocate(key: key, value: value, content: content)
+        unsafe slots[position].record = allocate(key: key, value: value, content: content, deadline: deadline)
         unsafe retire(record)
       }
-      remember(keyBytes: key.byteCount, valueBytes: value.byteCount, content: content)
+      remember(keyBytes: key.byteCount, valueBytes: value.byteCount, content: content, deadline: deadline)
       return true
     }
-    unsafe slots[position] = Slot(hash: hash, record: allocate(key: key, value: value, content: content))
-    remember(keyBytes: key.byteCount, valueBytes: value.byteCount, content: content)
+    unsafe slots[position] = Slot(
+      hash: hash, record: allocate(key: key, value: value, content: content, deadline: deadline))
+    remember(keyBytes: key.byteCount, valueBytes: value.byteCount, content: content, deadline: deadline)
     count += 1
     if count * 4 > slotCount * 3 { grow() }
     return false
@@ -200,9 +245,14 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
 
   // MARK: Records
 
-  private static func contentHash(key: RawSpan, value: RawSpan) -> UInt64 {
-    ByteHash.hash(value, seed: ByteHash.hash(key, seed: 0))
+  private static func contentHash(key: RawSpan, value: RawSpan, deadline: UInt64) -> UInt64 {
+    let hash = ByteHash.hash(value, seed: ByteHash.hash(key, seed: 0))
+    guard deadline != 0 else { return hash }
+    let mixed = (hash ^ deadline).multipliedFullWidth(by: 0xA076_1D64_78BD_642F)
+    return mixed.high ^ mixed.low
   }
+
+  private static func deadlineBytes(_ deadline: UInt64) -> Int { deadline == 0 ? 0 : deadlineBytes }
 
   /// The slot that holds `key`, or the empty one where it would go. There is always an empty slot.
   private func find(_ key: RawSpan, _ hash: UInt64) -> Int {
@@ -228,7 +278,18 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
   }
 
   private func valueBytes(of record: UnsafeMutableRawPointer) -> Int {
-    Int(unsafe record.load(fromByteOffset: 12, as: UInt32.self))
+    Int(unsafe record.load(fromByteOffset: 12, as: UInt32.self) & ~Self.deadlineFlag)
+  }
+
+  private func hasDeadline(_ record: UnsafeMutableRawPointer) -> Bool {
+    unsafe record.load(fromByteOffset: 12, as: UInt32.self) & Self.deadlineFlag != 0
+  }
+
+  /// When the record's key ends, or 0.
+  private func deadline(of record: UnsafeMutableRawPointer) -> UInt64 {
+    guard unsafe hasDeadline(record) else { return 0 }
+    let offset = unsafe Self.recordHeaderBytes + keyBytes(of: record) + valueBytes(of: record)
+    return unsafe UInt64(littleEndian: record.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
   }
 
   private func capacity(of record: UnsafeMutableRawPointer) -> Int {
@@ -239,32 +300,35 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
     unsafe record.load(fromByteOffset: 20, as: UInt32.self)
   }
 
-  private func mayOverwrite(_ record: UnsafeMutableRawPointer, keyBytes: Int, valueBytes: Int) -> Bool {
-    let needed = keyBytes + valueBytes
+  private func mayOverwrite(_ record: UnsafeMutableRawPointer, neededBytes needed: Int) -> Bool {
     let capacity = unsafe capacity(of: record)
     // A record of 1 MiB that shrank to 10 bytes would hold its memory for ever: more than half unused is not reused.
     guard needed <= capacity, capacity <= 2 * needed + 64 else { return false }
     return unsafe activeEpoch == 0 || epoch(of: record) >= activeEpoch
   }
 
-  private mutating func allocate(key: RawSpan, value: RawSpan, content: UInt64) -> UnsafeMutableRawPointer {
-    let capacity = (key.byteCount + value.byteCount + 15) & ~15
+  private mutating func allocate(
+    key: RawSpan, value: RawSpan, content: UInt64, deadline: UInt64
+  ) -> UnsafeMutableRawPointer {
+    let capacity = (key.byteCount + value.byteCount + Self.deadlineBytes(deadline) + 15) & ~15
     let record = UnsafeMutableRawPointer.allocate(
       byteCount: Self.recordHeaderBytes + capacity, alignment: MemoryLayout<UInt64>.alignment)
     memoryBytes += Self.recordHeaderBytes + capacity
     unsafe record.storeBytes(of: UInt32(key.byteCount), toByteOffset: 8, as: UInt32.self)
     unsafe record.storeBytes(of: UInt32(capacity), toByteOffset: 16, as: UInt32.self)
-    unsafe write(record, key: key, value: value, keyBytes: key.byteCount, content: content)
+    unsafe write(record, key: key, value: value, keyBytes: key.byteCount, content: content, deadline: deadline)
     return unsafe record
   }
 
   /// Writes into a record whose capacity holds key and value.
   private func write(
-    _ record: UnsafeMutableRawPointer, key: RawSpan?, value: RawSpan, keyBytes: Int, content: UInt64
+    _ record: UnsafeMutableRawPointer, key: RawSpan?, value: RawSpan, keyBytes: Int, content: UInt64, deadline: UInt64
   ) {
-    unsafe precondition(capacity(of: record) >= keyBytes + value.byteCount, "the record is too small")
+    let valueEnd = keyBytes + value.byteCount
+    unsafe precondition(capacity(of: record) >= valueEnd + Self.deadlineBytes(deadline), "the record is too small")
+    let flag = deadline == 0 ? 0 : Self.deadlineFlag
     unsafe record.storeBytes(of: content, as: UInt64.self)
-    unsafe record.storeBytes(of: UInt32(value.byteCount), toByteOffset: 12, as: UInt32.self)
+    unsafe record.storeBytes(of: UInt32(value.byteCount) | flag, toByteOffset: 12, as: UInt32.self)
     unsafe record.storeBytes(of: latestEpoch, toByteOffset: 20, as: UInt32.self)
     let body = unsafe record + Self.recordHeaderBytes
     unsafe key?.withUnsafeBytes { bytes in
@@ -273,6 +337,7 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
     unsafe value.withUnsafeBytes { bytes in
       if let base = bytes.baseAddress { unsafe (body + keyBytes).copyMemory(from: base, byteCount: bytes.count) }
     }
+    if deadline != 0 { unsafe body.storeBytes(of: deadline.littleEndian, toByteOffset: valueEnd, as: UInt64.self) }
   }
 
   /// Takes a record out of the table for good, unless the capture under way still needs it.
@@ -289,14 +354,19 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
     unsafe record.deallocate()
   }
 
-  private mutating func remember(keyBytes: Int, valueBytes: Int, content: UInt64) {
+  private mutating func remember(keyBytes: Int, valueBytes: Int, content: UInt64, deadline: UInt64) {
     liveBytes += keyBytes + valueBytes
     contentHash &+= content
+    guard deadline != 0 else { return }
+    deadlineCount += 1
+    earliestDeadline = min(earliestDeadline, deadline)
+    walkedEarliest = min(walkedEarliest, deadline)
   }
 
   private mutating func forget(_ record: UnsafeMutableRawPointer) {
     liveBytes -= unsafe keyBytes(of: record) + valueBytes(of: record)
     contentHash &-= unsafe record.load(as: UInt64.self)
+    if unsafe hasDeadline(record) { deadlineCount -= 1 }
   }
 
   private mutating func grow() {
@@ -317,13 +387,14 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
     captureCursor = 0  // records moved: walk again, those taken are marked
   }
 
-  /// Appends key length, value length (4 bytes each, little-endian), key and value.
+  /// Appends key length, value length with the deadline's flag (4 bytes each, little-endian), key, value, and the deadline
+  /// where there is one.
   private func emit(_ record: UnsafeMutableRawPointer, into output: inout [UInt8]) {
     let keyBytes = unsafe keyBytes(of: record)
-    let valueBytes = unsafe valueBytes(of: record)
-    let lengths = (UInt64(valueBytes) << 32 | UInt64(keyBytes)).littleEndian
+    let bodyBytes = unsafe keyBytes + valueBytes(of: record) + (hasDeadline(record) ? Self.deadlineBytes : 0)
+    let valueWord = unsafe record.load(fromByteOffset: 12, as: UInt32.self)
+    let lengths = (UInt64(valueWord) << 32 | UInt64(keyBytes)).littleEndian
     unsafe withUnsafeBytes(of: lengths) { unsafe output.append(contentsOf: $0) }
-    unsafe output.append(
-      contentsOf: UnsafeRawBufferPointer(start: record + Self.recordHeaderBytes, count: keyBytes + valueBytes))
+    unsafe output.append(contentsOf: UnsafeRawBufferPointer(start: record + Self.recordHeaderBytes, count: bodyBytes))
   }
 }

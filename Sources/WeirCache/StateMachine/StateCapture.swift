@@ -3,7 +3,9 @@ import WeirCore
 /// The state at one moment, read in chunks while the store goes on changing.
 ///
 /// The chunks together are a sequence of records: key length and value length (4 bytes each, little-endian), key,
-/// value. Their order is that of the tables, which differs between replicas. In front there may be one record without a
+/// value. Where the highest bit of the value length is set, the key's deadline follows the value (8 bytes, milliseconds since
+/// 1970, little-endian): a state without deadlines is written as it was before there were any, and a node that knows none
+/// refuses a state with some by its lengths. Their order is that of the tables, which differs between replicas. In front there may be one record without a
 /// key, which no command can make: its value says where the members are (`MemberAddressRecord`).
 public final class StateCapture {
   private let store: KeyValueStore
@@ -56,6 +58,7 @@ public final class StateRestore {
   private let store: KeyValueStore
   private let incoming: KeyValueStore
   private var pending: [UInt8] = []
+  private static let deadlineFlag: UInt32 = 1 << 31
   /// Where the state says that its members are.
   private(set) var memberAddresses: [NodeID: String] = [:]
 
@@ -75,19 +78,27 @@ public final class StateRestore {
       let keyBytes = unsafe UInt32(littleEndian: bytes.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt32.self))
       let valueBytes = unsafe UInt32(
         littleEndian: bytes.unsafeLoadUnaligned(fromByteOffset: offset + 4, as: UInt32.self))
-      guard keyBytes <= Command.maximumKeyBytes, valueBytes <= Command.maximumValueBytes else {
-        throw .invalidLength(keyBytes: keyBytes, valueBytes: valueBytes)
-      }
+      let hasDeadline = valueBytes & Self.deadlineFlag != 0
+      let plainBytes = valueBytes & ~Self.deadlineFlag
+      guard keyBytes <= Command.maximumKeyBytes, plainBytes <= Command.maximumValueBytes,
+        keyBytes > 0 || !hasDeadline
+      else { throw .invalidLength(keyBytes: keyBytes, valueBytes: valueBytes) }
       let keyStart = offset + 8
       let valueStart = keyStart + Int(keyBytes)
-      let end = valueStart + Int(valueBytes)
+      let valueEnd = valueStart + Int(plainBytes)
+      let end = valueEnd + (hasDeadline ? 8 : 0)
       guard end <= bytes.byteCount else { break }
       offset = end
       guard keyBytes > 0 else {
-        memberAddresses = try MemberAddressRecord.decode(buffer[valueStart..<end])
+        memberAddresses = try MemberAddressRecord.decode(buffer[valueStart..<valueEnd])
         continue
       }
-      _ = incoming.set(bytes.extracting(keyStart..<valueStart), to: bytes.extracting(valueStart..<end))
+      // Safe: `end` lies eight bytes behind `valueEnd` where there is a deadline.
+      let deadline =
+        hasDeadline
+        ? unsafe UInt64(littleEndian: bytes.unsafeLoadUnaligned(fromByteOffset: valueEnd, as: UInt64.self)) : 0
+      _ = incoming.set(
+        bytes.extracting(keyStart..<valueStart), to: bytes.extracting(valueStart..<valueEnd), deadline: deadline)
     }
     pending = Array(buffer[offset...])
   }

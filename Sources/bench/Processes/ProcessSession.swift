@@ -143,8 +143,8 @@ final class ProcessSession: TargetSession {
 
   private static func status(of outcome: Outcome) -> OperationStatus {
     switch outcome {
-    case .appliedFresh, .appliedExisting: .ok
-    case .notLeader, .overloaded, .refused, .outOfSpace: .failed
+    case .appliedFresh, .appliedExisting, .appliedNumber: .ok
+    case .notLeader, .overloaded, .refused, .outOfSpace, .conditionUnmet, .notANumber, .overflow: .failed
     case .leadershipLost, .shutdown: .unknown
     }
   }

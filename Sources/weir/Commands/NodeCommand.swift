@@ -32,6 +32,14 @@ struct NodeCommand: ParsableCommand {
   @Option(help: "Where to serve HTTP clients.")
   var http = "127.0.0.1:6000"
 
+  @Option(help: "Where to serve cache clients, in RESP2. (default: nowhere)")
+  var resp: String?
+
+  @Option(
+    name: .customLong("resp-reads"),
+    help: "How cache clients' reads are answered: safe, or lease, which costs no message and trusts clocks.")
+  var respReads = "safe"
+
   @Option(help: "Where to listen for other nodes' Raft messages, and what they are told to connect to.")
   var raft = "127.0.0.1:7000"
 
@@ -65,6 +73,7 @@ struct NodeCommand: ParsableCommand {
     guard id > 0 else { throw ValidationError("--id is above 0") }
     guard SyncPolicy(sync) != nil else { throw ValidationError("--sync is always, interval:<ms> or off") }
     guard Logger.Level(rawValue: logLevel) != nil else { throw ValidationError("--log-level knows no '\(logLevel)'") }
+    guard respReads == "safe" || respReads == "lease" else { throw ValidationError("--resp-reads is safe or lease") }
     guard GossipAddress(gossip) != nil else { throw ValidationError("--gossip is a numeric address and a port") }
     guard !bootstrap || join.isEmpty else { throw ValidationError("--bootstrap and --join exclude each other") }
     guard (1...86_400).contains(joinTimeout) else { throw ValidationError("--join-timeout is 1 to 86400 seconds") }

@@ -1,11 +1,14 @@
 import CAllocationCounter
+import TestSupport
 import Testing
 import struct WeirCore.SplitMix64
 
 @testable import Gossip
 
 /// How many allocations the wire costs in the steady state: none.
-@Suite("Wire allocations")
+@Suite(
+  "Wire allocations",
+  .disabled(if: Sanitizers.areAllocationsUncounted, "the allocation counter is left out under sanitizers"))
 struct WireAllocationTests {
   /// The allocations of this thread during `body`.
   @inline(never)

@@ -1,0 +1,11 @@
+import Foundation
+
+/// What this process was built with, beside what is tested.
+public enum Sanitizers {
+  /// Whether the thread sanitizer watches this process.
+  public static let isThreadSanitized = dlsym(nil, "__tsan_func_entry") != nil
+
+  /// Whether the allocation counter is left out: a sanitizer's allocator has to come first in the program. Not asked of the
+  /// counter, which a build may lose by mistake: that has to fail.
+  public static let areAllocationsUncounted = isThreadSanitized || dlsym(nil, "__asan_init") != nil
+}
