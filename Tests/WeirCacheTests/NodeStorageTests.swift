@@ -335,7 +335,7 @@ struct NodeStorageTests {
     var bytes = 0
     var steps = 0
     var most = 0
-    while let chunk = capture.nextChunk(targetBytes: 64 << 10) {
+    while let chunk = try capture.nextChunk(targetBytes: 64 << 10) {
       // Whole records, and at most one beyond what was asked for.
       most = max(most, chunk.count)
       bytes += chunk.count

@@ -34,7 +34,11 @@ public final class KeyValueStore: @unchecked Sendable {
   let shardCount: Int
   private let shardShift: UInt64
   private let hashSeed: UInt64
-  private let captureCount = Atomic<UInt32>(0)
+  private let captureCount = Atomic<UInt64>(0)
+  /// Size of the records that are in memory for a capture alone, in bytes.
+  private let preservedTotal = Atomic<Int>(0)
+  private let mostPreserved = Atomic<Int>(.max)
+  private let isCaptureOutgrown = Atomic<Bool>(false)
 
   private static let cacheLineBytes = 64
   private static let shardStride =
@@ -172,11 +176,16 @@ public final class KeyValueStore: @unchecked Sendable {
 
   private func set(_ key: RawSpan, to value: RawSpan, hash: UInt64) -> Bool {
     var existed = false
+    var kept = 0
+    let preserves = !isCaptureOutgrown.load(ordering: .relaxed)
     let shard = unsafe shard(of: hash)
     unsafe shard.pointee.table.withLock { table in
-      existed = table.set(key: key, value: value, hash: hash)
+      let before = table.preservedBytes
+      existed = table.set(key: key, value: value, hash: hash, preserves: preserves)
+      kept = table.preservedBytes - before
       if !existed { unsafe shard.pointee.note(table.slotsLocation) }
     }
+    if kept > 0 { notePreserved(kept) }
     return existed
   }
 
@@ -224,30 +233,76 @@ public final class KeyValueStore: @unchecked Sendable {
   func remove(_ key: RawSpan) -> Bool {
     let hash = ByteHash.hash(key, seed: hashSeed)
     var existed = false
-    unsafe shard(of: hash).pointee.table.withLock { existed = $0.remove(key: key, hash: hash) }
+    var kept = 0
+    let preserves = !isCaptureOutgrown.load(ordering: .relaxed)
+    unsafe shard(of: hash).pointee.table.withLock { table in
+      let before = table.preservedBytes
+      existed = table.remove(key: key, hash: hash, preserves: preserves)
+      kept = table.preservedBytes - before
+    }
+    if kept > 0 { notePreserved(kept) }
     return existed
+  }
+
+  /// A write had to keep the record that it replaced. Beyond the bound nothing is kept any more: whoever reads the capture
+  /// finds that it has been outgrown.
+  private func notePreserved(_ byteCount: Int) {
+    let total = preservedTotal.wrappingAdd(byteCount, ordering: .relaxed).newValue
+    if total > mostPreserved.load(ordering: .relaxed) { isCaptureOutgrown.store(true, ordering: .relaxed) }
   }
 
   // MARK: Snapshots
 
   /// Begins a capture of the state as it is now, which goes on to be read in chunks on any thread while commands are
   /// applied. Called by the applying thread between two entries. One capture runs at a time.
-  public func beginCapture() -> StateCapture {
-    let epoch = captureCount.wrappingAdd(1, ordering: .relaxed).newValue
+  ///
+  /// What is overwritten meanwhile is kept until the capture has taken it, up to `mostPreservedBytes`: half of that and the
+  /// capture takes it first. Beyond, the writes outrun whoever reads the capture, and it is given up: keeping all of it
+  /// would be the state twice.
+  /// - Parameter mostPreservedBytes: a quarter of the state, if it is nil, or 32 MiB where that is more.
+  public func beginCapture(mostPreservedBytes: Int? = nil) -> StateCapture {
+    let most = mostPreservedBytes ?? max(liveBytes / 4, Self.leastPreservedBytes)
+    mostPreserved.store(most, ordering: .relaxed)
+    isCaptureOutgrown.store(false, ordering: .relaxed)
+    let count = captureCount.wrappingAdd(1, ordering: .relaxed).newValue
     for position in 0..<shardCount {
-      unsafe shard(at: position).pointee.table.withLock { $0.beginCapture(epoch: epoch) }
+      unsafe shard(at: position).pointee.table.withLock { $0.beginCapture(count) }
     }
-    return StateCapture(store: self)
+    return StateCapture(store: self, pressingBytes: most / 2)
   }
 
+  private static let leastPreservedBytes = 32 << 20
+
+  /// Size of the records that are in memory for a capture alone, in bytes.
+  var preservedBytes: Int { preservedTotal.load(ordering: .relaxed) }
+
+  /// Whether the capture under way lacks what was overwritten meanwhile.
+  var hasOutgrownCapture: Bool { isCaptureOutgrown.load(ordering: .relaxed) }
+
   func capture(shard position: Int, into output: inout [UInt8], maximumBytes: Int) -> Bool {
-    var done = false
-    unsafe shard(at: position).pointee.table.withLock { done = $0.capture(into: &output, maximumBytes: maximumBytes) }
-    return done
+    withCapture(shard: position) { $0.capture(into: &output, maximumBytes: maximumBytes) }
+  }
+
+  /// As `capture`, but only what is in memory for the capture alone.
+  func capturePreserved(shard position: Int, into output: inout [UInt8], maximumBytes: Int) {
+    withCapture(shard: position) { $0.capturePreserved(into: &output, maximumBytes: maximumBytes) }
   }
 
   func endCapture() {
-    for position in 0..<shardCount { unsafe shard(at: position).pointee.table.withLock { $0.endCapture() } }
+    for position in 0..<shardCount { withCapture(shard: position) { $0.endCapture() } }
+  }
+
+  private func withCapture<Result>(shard position: Int, _ body: (inout RecordTable) -> Result) -> Result {
+    var result: Result?
+    var released = 0
+    unsafe shard(at: position).pointee.table.withLock { table in
+      released = table.preservedBytes
+      result = body(&table)
+      released -= table.preservedBytes
+    }
+    if released != 0 { preservedTotal.wrappingSubtract(released, ordering: .relaxed) }
+    guard let result else { preconditionFailure("the lock runs its closure") }
+    return result
   }
 
   /// Exchanges the whole state for that of `other`, which has the same seed and shards and is good for nothing but being

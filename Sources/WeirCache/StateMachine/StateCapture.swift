@@ -7,12 +7,18 @@ import WeirCore
 /// key, which no command can make: its value says where the members are (`MemberAddressRecord`).
 public final class StateCapture {
   private let store: KeyValueStore
+  private let pressingBytes: Int
   private var shard = 0
+  /// Where to look next for what is in memory for this capture alone.
+  private var pressedShard = 0
   private var isEnded = false
   /// The record that says where the members are; empty without any.
   private var memberRecord: [UInt8] = []
 
-  init(store: KeyValueStore) { self.store = store }
+  init(store: KeyValueStore, pressingBytes: Int) {
+    self.store = store
+    self.pressingBytes = pressingBytes
+  }
 
   deinit { if !isEnded { store.endCapture() } }
 
@@ -23,15 +29,23 @@ public final class StateCapture {
     if !addresses.isEmpty { MemberAddressRecord.append(addresses, to: &memberRecord) }
   }
 
+  /// So much of what was overwritten is kept for this capture that whoever reads it should not rest.
+  public var isPressed: Bool { store.preservedBytes > pressingBytes }
+
   /// The next bytes: whole records, about `targetBytes`, more only if one record is larger; nil at the end.
-  public func nextChunk(targetBytes: Int = 256 << 10) -> [UInt8]? {
+  /// - Throws: `StateCaptureError.outgrown`: begin another one, or read it faster.
+  public func nextChunk(targetBytes: Int = 256 << 10) throws(StateCaptureError) -> [UInt8]? {
+    guard !store.hasOutgrownCapture else { throw .outgrown }
     var chunk: [UInt8] = []
     chunk.reserveCapacity(targetBytes)
     chunk += memberRecord
     memberRecord.removeAll()
+    takePreserved(&chunk, targetBytes)
     while shard < store.shardCount, chunk.count < targetBytes {
       if store.capture(shard: shard, into: &chunk, maximumBytes: targetBytes) { shard += 1 }
     }
+    // It counts only if nothing was lost by the time that it had been put together.
+    guard !store.hasOutgrownCapture else { throw .outgrown }
     if chunk.isEmpty {
       isEnded = true
       store.endCapture()
@@ -39,6 +53,22 @@ public final class StateCapture {
     }
     return chunk
   }
+
+  /// Takes what is kept for this capture before anything else while there is much of it; records come in any order.
+  private func takePreserved(_ chunk: inout [UInt8], _ targetBytes: Int) {
+    var left = store.shardCount
+    while left > 0, chunk.count < targetBytes, isPressed {
+      store.capturePreserved(shard: pressedShard, into: &chunk, maximumBytes: targetBytes)
+      if chunk.count < targetBytes { pressedShard = (pressedShard + 1) % store.shardCount }
+      left -= 1
+    }
+  }
+}
+
+/// Why a capture cannot be read to its end.
+public enum StateCaptureError: Error, Sendable, Hashable {
+  /// The state was overwritten faster than the capture was read, and more than may be kept for it is gone.
+  case outgrown
 }
 
 /// Why bytes are not a captured state.
