@@ -250,7 +250,9 @@ final class LogReplay {
       return .none(reason: "the batch there does not continue the one before", isTraced: true)
     }
     let size = occupied(header, segment.header.blockBytes)
-    guard size <= min(limit - position, SegmentWindow.maximumBytes) else { return .none(reason: "the batch runs past the end", isTraced: true) }
+    guard size <= min(limit - position, SegmentWindow.maximumBytes) else {
+      return .none(reason: "the batch runs past the end", isTraced: true)
+    }
     let bytes = unsafe try segment.window.bytes(at: position, byteCount: size)
     guard bytes.count == size, let base = bytes.baseAddress else {
       return .none(reason: "the file ends within the batch", isTraced: true)
