@@ -365,6 +365,11 @@ struct RecoveredNode {
     let (log, recovered) = try GroupCommitLog.open(
       fileSystem: fileSystem, directory: directory + "/log", options: options, snapshot: newest?.metadata, feed: feed,
       label: "weir.log.\(configuration.id)")
+    if let cut = recovered.report.cut {
+      configuration.log.warning(
+        "node \(configuration.id) cut a torn tail: \(cut.path) ends at byte \(cut.offsetBytes) (\(cut.reason)). What was behind it was never durable, and nobody was told of it"
+      )
+    }
     // The phase in which this node writes its snapshots goes on where it was.
     let schedule = SnapshotSchedule(
       afterBytes: configuration.snapshotAfterBytes, afterEntries: configuration.snapshotAfterEntries,
