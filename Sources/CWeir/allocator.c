@@ -1,6 +1,9 @@
 #include "CWeir.h"
 
 #include <string.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 // Weak: null unless jemalloc is linked or preloaded, which is how the question "who serves malloc?" is asked of
 // the running process instead of being assumed from the build.
@@ -15,4 +18,10 @@ int cweir_jemalloc_version(char *version, size_t capacity) {
   strncpy(version, text, capacity - 1);
   version[capacity - 1] = 0;
   return 1;
+}
+
+void cweir_share_malloc_arena(void) {
+#ifdef __GLIBC__
+  mallopt(M_ARENA_MAX, 1);
+#endif
 }

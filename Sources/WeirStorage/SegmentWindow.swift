@@ -9,37 +9,46 @@ final class SegmentWindow {
   let path: String
   let fileBytes: Int
   private let file: any File
-  private var buffer: AlignedBuffer
+  private var buffer: Slab
   /// Where in `buffer` the byte at `start` lies.
   private var origin = 0
   private var start = 0
   private var count = 0
   private var pending: ReadAhead?
   /// The buffer for the next window that is read ahead.
-  private var spare: AlignedBuffer?
+  private var spare: Slab?
 
   private static var windowBytes: Int { 1 << 20 }
   /// Room in front of a window that is read ahead, for what was not looked at of the one before.
   private static var slackBytes: Int { 1 << 20 }
+  /// How many bytes are given out at once, at most.
+  static var maximumBytes: Int { 1 << 31 }
 
   init(file: any File, path: String) throws(FileError) {
     self.file = file
     self.path = path
     fileBytes = try file.sizeBytes()
-    buffer = AlignedBuffer(capacity: min(Self.windowBytes, max(fileBytes, 1)))
+    buffer = Slab(capacity: min(Self.windowBytes, max(fileBytes, 1)))
   }
 
   /// The bytes `offset ..< offset + byteCount`, or as many of them as the file has. Valid until the next call.
   @unsafe
   func bytes(at offset: Int, byteCount: Int) throws(FileError) -> UnsafeRawBufferPointer {
-    precondition(offset >= 0 && byteCount >= 0, "a range in the file")
+    let (slab, range) = try place(at: offset, byteCount: byteCount)
+    return unsafe slab.bytes(in: range)
+  }
+
+  /// The same bytes as a range of the memory that holds them. It is written again with the next call, so nothing that
+  /// refers to it may be kept until then.
+  func place(at offset: Int, byteCount: Int) throws(FileError) -> (slab: Slab, range: Range<Int>) {
+    precondition(offset >= 0 && (0...Self.maximumBytes).contains(byteCount), "a range in the file")
     // The file's real size bounds what is allocated, whatever a header claims.
     let end = min(offset.addingReportingOverflow(byteCount).overflow ? .max : offset + byteCount, fileBytes)
-    guard offset < end else { return unsafe UnsafeRawBufferPointer(buffer.bytes(in: 0..<0)) }
+    guard offset < end else { return (buffer, 0..<0) }
     if offset < start || end > start + count { try load(from: offset, needed: end - offset) }
     let available = min(end, start + count)
-    guard offset < available else { return unsafe UnsafeRawBufferPointer(buffer.bytes(in: 0..<0)) }
-    return unsafe UnsafeRawBufferPointer(buffer.bytes(in: origin + offset - start..<origin + available - start))
+    guard offset < available else { return (buffer, 0..<0) }
+    return (buffer, origin + offset - start..<origin + available - start)
   }
 
   private func load(from offset: Int, needed: Int) throws(FileError) {
@@ -48,8 +57,8 @@ final class SegmentWindow {
       origin = 0
       start = 0
       count = 0
-      buffer.grow(toHold: wanted, keeping: 0)
-      var span = unsafe MutableRawSpan(_unsafeBytes: buffer.bytes(in: 0..<wanted))
+      if buffer.capacity < wanted { buffer = Slab(capacity: wanted) }
+      var span = unsafe MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<wanted]))
       count = try file.read(into: &span, at: offset)
       start = offset
     }
@@ -60,7 +69,7 @@ final class SegmentWindow {
   private func readAhead() {
     let next = start + count
     guard file is RealFile, count > 0, next < fileBytes else { return }
-    let target = spare ?? AlignedBuffer(capacity: Self.slackBytes + Self.windowBytes)
+    let target = spare ?? Slab(capacity: Self.slackBytes + Self.windowBytes)
     spare = nil
     let ahead = ReadAhead(
       file: file, offset: next, byteCount: min(Self.windowBytes, fileBytes - next), buffer: target,
@@ -82,9 +91,8 @@ final class SegmentWindow {
       spare = ahead.buffer
       return false
     }
-    let source = unsafe buffer.bytes(in: origin + offset - start..<origin + count)
-    unsafe ahead.buffer.bytes(in: Self.slackBytes - rest..<Self.slackBytes)
-      .copyMemory(from: UnsafeRawBufferPointer(source))
+    unsafe UnsafeMutableRawBufferPointer(rebasing: ahead.buffer.bytes[Self.slackBytes - rest..<Self.slackBytes])
+      .copyMemory(from: buffer.bytes(in: origin + offset - start..<origin + count))
     // A first window is smaller than those that are read ahead.
     spare = buffer.capacity >= Self.slackBytes + Self.windowBytes ? buffer : nil
     buffer = ahead.buffer
@@ -100,7 +108,7 @@ final class SegmentWindow {
 /// May cross threads because one at a time uses it: the reading one until `run` ends, whoever waited for that afterwards.
 private final class ReadAhead: @unchecked Sendable {
   let offset: Int
-  let buffer: AlignedBuffer
+  let buffer: Slab
   private let file: any File
   private let byteCount: Int
   private let position: Int
@@ -108,7 +116,7 @@ private final class ReadAhead: @unchecked Sendable {
   /// Bytes that were read; 0 after an error.
   private(set) var count = 0
 
-  init(file: any File, offset: Int, byteCount: Int, buffer: AlignedBuffer, position: Int) {
+  init(file: any File, offset: Int, byteCount: Int, buffer: Slab, position: Int) {
     self.file = file
     self.offset = offset
     self.byteCount = byteCount
@@ -117,7 +125,8 @@ private final class ReadAhead: @unchecked Sendable {
   }
 
   func run() {
-    var span = unsafe MutableRawSpan(_unsafeBytes: buffer.bytes(in: position..<position + byteCount))
+    var span = unsafe MutableRawSpan(
+      _unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[position..<position + byteCount]))
     count = (try? file.read(into: &span, at: offset)) ?? 0
     isDone.signal()
   }

@@ -29,7 +29,7 @@ final class Connection {
   var receiveBuffer: ReceiveBuffer
   let writer = VectoredWriter()
   var snapshotSender: SnapshotSender?
-  var snapshotSink: (any SnapshotSink)?
+  var snapshotArrival: SnapshotArrival?
 
   init(
     channel: Int, descriptor: Int32, purpose: Hello.Channel, isDialer: Bool, peer: NodeID,

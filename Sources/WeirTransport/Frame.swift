@@ -20,10 +20,12 @@ struct FrameHeader: Equatable {
   enum Kind: UInt8 {
     /// One Raft message.
     case message = 1
-    /// The head of a snapshot transfer: the snapshot message without its data, and the size of the data.
+    /// The head of a snapshot transfer: its number (8 bytes), and the snapshot message without its data.
     case snapshotStart = 2
     /// The next bytes of the snapshot's data.
     case snapshotChunk = 3
+    /// How far the receiver of a snapshot is: `SnapshotProgress`.
+    case snapshotProgress = 4
   }
 
   static let bytes = 32

@@ -89,7 +89,12 @@ public final class InMemoryTransport: PeerTransport {
       return
     }
     var data: [UInt8] = []
-    while let chunk = source.nextChunk(targetBytes: 1 << 20) { data.append(contentsOf: chunk) }
+    do {
+      while let chunk = try source.nextChunk(targetBytes: 1 << 20) { data.append(contentsOf: chunk) }
+    } catch {
+      delegate?.transportSnapshotSent(message.to, succeeded: false)
+      return
+    }
     var whole = message
     whole.attachment = MessageAttachment(snapshot: Snapshot(metadata: snapshot.metadata, data: data))
     inbox.messages.withLock { $0.append(whole) }

@@ -128,14 +128,4 @@ extension TCPTransport {
     log.debug("connected to node \(connection.peer)")
     if !wasConnected { delegate?.transportConnectionChanged(connection.peer, isConnected: true) }
   }
-
-  /// The receiver of a snapshot says how that went.
-  func receiveSnapshotVerdict(_ connection: Connection) {
-    guard let bytes = connection.receiveBuffer.take(Hello.bytes) else { return }
-    let isWhole = Hello(parsing: bytes)?.verdict == .welcome && connection.snapshotSender?.isEnded == true
-    let peer = connection.peer
-    connection.snapshotSender = nil
-    lose(connection, nil)
-    delegate?.transportSnapshotSent(peer, succeeded: isWhole)
-  }
 }

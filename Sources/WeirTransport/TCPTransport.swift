@@ -28,6 +28,9 @@ public final class TCPTransport: PeerTransport {
   /// Random for each start: tells a node that connected twice from two nodes that claim one id.
   let instance: UInt64
   private var isClosed = false
+  /// Snapshots that were being sent, or were arriving, on connections that are gone.
+  var interruptedSenders: [SnapshotSender] = []
+  var interruptedArrivals: [SnapshotArrival] = []
   private var now: UInt64 = 0
   /// When the first held back commit notice has to leave.
   private var noticeDeadline = UInt64.max
@@ -67,7 +70,13 @@ public final class TCPTransport: PeerTransport {
   public func removePeer(_ peer: NodeID) {
     guard let position = links.firstIndex(where: { $0.peer == peer }) else { return }
     let link = links.remove(at: position)
-    for connection in connections.values where connection.peer == peer { discard(connection) }
+    for connection in connections.values where connection.peer == peer {
+      discard(connection)
+      guard connection.snapshotSender != nil else { continue }
+      connection.snapshotSender = nil
+      delegate?.transportSnapshotSent(peer, succeeded: false)
+    }
+    interruptedArrivals.removeAll { $0.peer == peer }
     link.outbound.removeAll()
   }
 
@@ -128,7 +137,7 @@ public final class TCPTransport: PeerTransport {
   }
 
   /// One write. Returns whether the socket can take more.
-  private func write(_ connection: Connection) -> Bool {
+  func write(_ connection: Connection) -> Bool {
     let result = connection.writer.write(to: connection.descriptor)
     counters.writeCalls += 1
     switch result {
@@ -149,40 +158,10 @@ public final class TCPTransport: PeerTransport {
     loop.setWriteInterest(channel: connection.channel, true)
   }
 
-  private func unblock(_ connection: Connection) {
+  func unblock(_ connection: Connection) {
     guard connection.isBlocked else { return }
     connection.isBlocked = false
     loop.setWriteInterest(channel: connection.channel, false)
-  }
-
-  // MARK: Snapshots
-
-  /// Sends a snapshot message and its data on a connection of its own; the delegate hears how that ended.
-  public func sendSnapshot(_ message: Message, source: any SnapshotSource) {
-    guard let link = link(of: message.to), let address = link.address else {
-      delegate?.transportSnapshotSent(message.to, succeeded: false)
-      return
-    }
-    let now = cweir_monotonic_nanoseconds()
-    guard let connection = dial(message.to, address, .snapshots, now) else {
-      delegate?.transportSnapshotSent(message.to, succeeded: false)
-      return
-    }
-    connection.snapshotSender = SnapshotSender(
-      message: message, source: source, deadlineNanoseconds: now + configuration.helloTimeoutNanoseconds)
-  }
-
-  private func writeSnapshot(_ connection: Connection) {
-    guard let sender = connection.snapshotSender else { return }
-    while true {
-      if connection.writer.isEmpty {
-        guard !sender.isEnded else { break }
-        sender.fill(connection.writer, clusterID: configuration.clusterID, sender: configuration.nodeID)
-      }
-      guard write(connection) else { return }
-      sender.deadlineNanoseconds = cweir_monotonic_nanoseconds() + configuration.helloTimeoutNanoseconds
-    }
-    unblock(connection)
   }
 
   // MARK: Readiness
@@ -236,7 +215,6 @@ public final class TCPTransport: PeerTransport {
       if connection.isDialer { receiveAnswer(hello, connection) } else { receiveGreeting(hello, connection) }
     }
     guard connection.state == .established else { return }
-    if connection.purpose == .snapshots, connection.isDialer { return receiveSnapshotVerdict(connection) }
     while connections[connection.channel] != nil, let frame = try connection.receiveBuffer.nextFrame() {
       try handle(frame, connection)
     }
@@ -256,33 +234,19 @@ public final class TCPTransport: PeerTransport {
       }
       counters.messagesReceived += 1
       delegate?.transportReceived(&message)
-    case (.snapshotStart, .snapshots) where connection.snapshotSink == nil && header.coveredBytes == body.count:
-      let message = try decode(slab, body)
+    case (.snapshotStart, .snapshots)
+    where connection.snapshotArrival == nil && header.coveredBytes == body.count && body.count > 8:
+      let number = unsafe UInt64(littleEndian: slab.bytes(in: body).loadUnaligned(as: UInt64.self))
+      let message = try decode(slab, body.dropFirst(8))
       guard message.from == connection.peer, message.to == configuration.nodeID else {
         throw .wrongSender(message.from)
       }
-      guard let sink = delegate?.transportSnapshotBegan(message) else {
-        throw .invalidMessage("no snapshot wanted now")
-      }
-      connection.snapshotSink = sink
+      try receiveSnapshotStart(message, number: number, connection)
     case (.snapshotChunk, .snapshots) where header.coveredBytes == body.count:
-      guard let sink = connection.snapshotSink else { throw .invalidMessage("a chunk without a start") }
-      try handleChunk(unsafe [UInt8](slab.bytes(in: body)), sink, connection)
+      try receiveSnapshotChunk(unsafe [UInt8](slab.bytes(in: body)), connection)
+    case (.snapshotProgress, .snapshots) where connection.isDialer && header.coveredBytes == body.count:
+      try receiveSnapshotProgress(unsafe [UInt8](slab.bytes(in: body)), connection)
     default: throw .invalidKind(header.kind.rawValue)
-    }
-  }
-
-  private func handleChunk(_ bytes: [UInt8], _ sink: any SnapshotSink, _ connection: Connection) throws(FrameError) {
-    do {
-      if bytes.isEmpty {
-        connection.snapshotSink = nil
-        try sink.finish()
-        answer(connection, .welcome, to: connection.peer)
-      } else {
-        try sink.append(bytes)
-      }
-    } catch {
-      throw .invalidMessage("\(error)")
     }
   }
 
@@ -313,6 +277,7 @@ public final class TCPTransport: PeerTransport {
       }
       if link.dialing == nil { next = min(next, link.nextAttemptNanoseconds) }
     }
+    if !interruptedSenders.isEmpty || !interruptedArrivals.isEmpty { next = min(next, advanceSnapshots(now)) }
     if connections.count > links.count || next != .max || hasPending { next = min(next, expire(now)) }
     return next
   }
@@ -323,9 +288,16 @@ public final class TCPTransport: PeerTransport {
   private func expire(_ now: UInt64) -> UInt64 {
     var next = UInt64.max
     for connection in Array(connections.values) {
-      let deadline =
-        connection.state != .established
-        ? connection.helloDeadlineNanoseconds : connection.snapshotSender?.deadlineNanoseconds ?? .max
+      let deadline: UInt64
+      if connection.state != .established {
+        deadline = connection.helloDeadlineNanoseconds
+      } else if let sender = connection.snapshotSender {
+        deadline = sender.deadlineNanoseconds
+      } else if connection.snapshotArrival != nil {
+        deadline = connection.lastHeardNanoseconds + configuration.snapshotPatienceNanoseconds
+      } else {
+        deadline = .max
+      }
       if deadline <= now { lose(connection, "it took too long") } else { next = min(next, deadline) }
     }
     return next
@@ -333,7 +305,7 @@ public final class TCPTransport: PeerTransport {
 
   // MARK: Connecting
 
-  private func dial(
+  func dial(
     _ peer: NodeID, _ address: SocketAddress, _ purpose: Hello.Channel, _ now: UInt64
   ) -> Connection? {
     guard !isClosed else { return nil }
@@ -407,10 +379,13 @@ public final class TCPTransport: PeerTransport {
     guard connections[connection.channel] != nil else { return }
     discard(connection)
     let now = cweir_monotonic_nanoseconds()
-    if connection.snapshotSender != nil {
-      // Before anybody is told: the end of the source ends the capture behind it.
+    if let sender = connection.snapshotSender {
       connection.snapshotSender = nil
-      delegate?.transportSnapshotSent(connection.peer, succeeded: false)
+      interrupted(sender, now)
+    }
+    if let arrival = connection.snapshotArrival {
+      connection.snapshotArrival = nil
+      interrupted(arrival, now)
     }
     guard connection.purpose == .messages, let link = link(of: connection.peer) else { return }
     if link.dialing === connection {
@@ -436,12 +411,18 @@ public final class TCPTransport: PeerTransport {
   }
 
   func backOff(_ link: PeerLink, _ now: UInt64) {
-    let doublings = min(link.failedAttempts, 20)
-    let pause = min(
-      configuration.minimumBackoffNanoseconds << UInt64(doublings), configuration.maximumBackoffNanoseconds)
+    link.nextAttemptNanoseconds = now + backoff(afterAttempts: link.failedAttempts)
     link.failedAttempts += 1
-    link.nextAttemptNanoseconds = now + jittered(pause)
   }
+
+  /// How long to wait before the next attempt to connect.
+  func backoff(afterAttempts attempts: Int) -> UInt64 {
+    jittered(
+      min(
+        configuration.minimumBackoffNanoseconds << UInt64(min(attempts, 20)), configuration.maximumBackoffNanoseconds))
+  }
+
+  func makeTransferNumber() -> UInt64 { random.next() }
 
   /// Between one half and one and a half of `nanoseconds`: peers that lost each other together do not meet again in
   /// lockstep.
@@ -455,5 +436,7 @@ public final class TCPTransport: PeerTransport {
     for connection in Array(connections.values) { discard(connection) }
     loop.close(channel: listenerChannel)
     links.removeAll()
+    interruptedSenders.removeAll()
+    interruptedArrivals.removeAll()
   }
 }

@@ -22,6 +22,8 @@ public struct TransportConfiguration: Sendable {
   public var maximumBackoffNanoseconds: UInt64 = 2_000_000_000
   /// How long a connection may take to come to its hello.
   public var helloTimeoutNanoseconds: UInt64 = 5_000_000_000
+  /// How long a snapshot may make no progress, on a connection or without one, until both sides give it up.
+  public var snapshotPatienceNanoseconds: UInt64 = 10_000_000_000
   /// A peer that has been heard of within this time is alive: who claims its id now is an impostor.
   public var impostorWindowNanoseconds: UInt64 = 1_000_000_000
   /// How long a notice that something is committed may wait for an append to travel with. Without it, every commit of a
@@ -56,6 +58,8 @@ public struct TransportCounters: Sendable, Hashable {
   public var connectionsMade: UInt64 = 0
   public var connectionsLost: UInt64 = 0
   public var connectionsRefused: UInt64 = 0
+  /// Snapshots that went on arriving on another connection than they had begun on.
+  public var snapshotsResumed: UInt64 = 0
 
   public init() {}
 }

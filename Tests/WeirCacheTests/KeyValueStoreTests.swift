@@ -107,7 +107,7 @@ private func restored(_ chunks: [[UInt8]], shardCount: Int) throws -> KeyValueSt
       let expected = (store.stateHash, store.count, store.liveBytes)
       let capture = store.beginCapture()
       var chunks: [[UInt8]] = []
-      while let chunk = capture.nextChunk(targetBytes: .random(in: 64..<4096, using: &generator)) {
+      while let chunk = try capture.nextChunk(targetBytes: .random(in: 64..<4096, using: &generator)) {
         chunks.append(chunk)
         for _ in 0..<Int.random(in: 0..<200, using: &generator) { change(0..<3000) }
       }
@@ -117,17 +117,119 @@ private func restored(_ chunks: [[UInt8]], shardCount: Int) throws -> KeyValueSt
     }
   }
 
-  @Test func aCaptureGivenUpLeavesNothingBehind() {
+  @Test func aCaptureGivenUpLeavesNothingBehind() throws {
     let store = KeyValueStore(shardCount: 2, hashSeed: 5)
     for number in 0..<500 { store.set(key(number), key(number)) }
     let memory = store.memoryBytes
     var capture: StateCapture? = store.beginCapture()
-    _ = capture?.nextChunk(targetBytes: 100)
+    _ = try capture?.nextChunk(targetBytes: 100)
     for number in 0..<500 { store.set(key(number), key(number + 1000)) }
     #expect(store.memoryBytes > memory)
     capture = nil
     for number in 0..<500 { store.set(key(number), key(number)) }
     #expect(store.memoryBytes <= memory + 500 * 16)
+  }
+
+  /// A store of `count` keys with values of 100 bytes each, and what it takes in memory.
+  private func filled(_ count: Int) -> (store: KeyValueStore, memoryBytes: Int) {
+    let store = KeyValueStore(shardCount: 4, hashSeed: 5)
+    for number in 0..<count { store.set(key(number), [UInt8](repeating: 1, count: 100)) }
+    return (store, store.memoryBytes)
+  }
+
+  @Test("Keys are overwritten ten times each while a capture is read: what is kept for it stays within its bound")
+  func overwritingEverythingMeanwhile() throws {
+    let count = 20_000
+    let (store, memory) = filled(count)
+    let expected = store.stateHash
+    let bound = 400_000
+    let capture = store.beginCapture(mostPreservedBytes: bound)
+    var chunks: [[UInt8]] = []
+    var most = 0
+    var next = 0
+    while let chunk = try capture.nextChunk(targetBytes: 32 << 10) {
+      chunks.append(chunk)
+      // Whoever reads it rests between two pieces, for as long as it takes to write 3000 keys, but not while it is pressed.
+      var left = 3000
+      while left > 0, !capture.isPressed {
+        // Of sizes that need other records.
+        for round in 0..<10 { store.set(key(next % count), [UInt8](repeating: 2, count: 90 + round % 3 * 60)) }
+        next += 1
+        left -= 1
+      }
+      most = max(most, store.preservedBytes)
+    }
+    #expect(next > count / 2, "many keys were overwritten")
+    #expect(most > bound / 4, "much had to be kept, or this shows nothing")
+    #expect(most <= bound)
+    #expect(store.preservedBytes == 0)
+    #expect(try restored(chunks, shardCount: 4).stateHash == expected)
+    // The newest of each key, in records of at most 16 + 16 + 210 bytes, and no other.
+    #expect(store.memoryBytes <= memory + count * 120)
+  }
+
+  @Test("A capture that nobody reads holds no more than its bound, and is of no use beyond it")
+  func outgrownCapture() throws {
+    let count = 20_000
+    let (store, memory) = filled(count)
+    let bound = 400_000
+    var capture: StateCapture? = store.beginCapture(mostPreservedBytes: bound)
+    _ = try capture?.nextChunk(targetBytes: 32 << 10)
+    var most = 0
+    for round in 0..<5 {
+      for number in 0..<count {
+        store.set(key(number), [UInt8](repeating: UInt8(round), count: 100))
+        most = max(most, store.memoryBytes)
+      }
+    }
+    // One record may go beyond it.
+    #expect(store.preservedBytes > bound / 2 && store.preservedBytes <= bound + 200)
+    #expect(most <= memory + bound + 200)
+    for number in 0..<count / 2 { store.remove(key(number)) }
+    #expect(store.preservedBytes <= bound + 200)
+    #expect(throws: StateCaptureError.outgrown) { try capture?.nextChunk() }
+    capture = nil
+    #expect(store.preservedBytes == 0)
+    #expect(store.memoryBytes < memory)
+    // The next one has the whole state again.
+    let expected = store.stateHash
+    let again = store.beginCapture()
+    var chunks: [[UInt8]] = []
+    while let chunk = try again.nextChunk() { chunks.append(chunk) }
+    #expect(try restored(chunks, shardCount: 4).stateHash == expected)
+  }
+
+  @Test("The numbers of captures begin again, and no record counts as taken by one that had its number before")
+  func captureNumbersBeginAgain() throws {
+    let store = KeyValueStore(shardCount: 1, hashSeed: 5)
+    for number in 0..<20 { store.set(key(number), [1]) }
+    let most = Int(RecordTable.mostCaptureNumbers)
+    for count in 1...2 * most + 3 {
+      // Most are given up at once, some halfway: then some records have their number, and others have an older one.
+      let isWhole = count % most < 3 || count % 1000 == 0
+      let expected = store.stateHash
+      let capture = store.beginCapture()
+      var chunks: [[UInt8]] = []
+      if count % 7 == 0 { if let chunk = try capture.nextChunk(targetBytes: 40) { chunks.append(chunk) } }
+      store.set(key(count % 5), [UInt8(truncatingIfNeeded: count)])
+      guard isWhole else { continue }
+      while let chunk = try capture.nextChunk(targetBytes: 40) { chunks.append(chunk) }
+      #expect(try restored(chunks, shardCount: 1).stateHash == expected, "capture \(count)")
+    }
+  }
+
+  @Test("The largest key and value, and the smallest, are held as they are")
+  func sizes() {
+    let store = KeyValueStore(shardCount: 1, hashSeed: 5)
+    let sizes = [(1, 0), (1, 1), (Command.maximumKeyBytes, 0), (Command.maximumKeyBytes, Command.maximumValueBytes)]
+    for (round, (keyBytes, valueBytes)) in sizes.enumerated() {
+      let name = [UInt8](repeating: UInt8(round), count: keyBytes)
+      store.set(name, [UInt8](repeating: 0xFF, count: valueBytes))
+      #expect(store.get(name) == [UInt8](repeating: 0xFF, count: valueBytes))
+      #expect(store.liveBytes == sizes[0...round].reduce(0) { $0 + $1.0 + $1.1 })
+    }
+    for (round, (keyBytes, _)) in sizes.enumerated() { store.remove([UInt8](repeating: UInt8(round), count: keyBytes)) }
+    #expect(store.liveBytes == 0 && store.count == 0)
   }
 
   @Test func brokenSnapshotsAreRefusedAndChangeNothing() throws {

@@ -22,11 +22,12 @@ struct NodeStorageTests {
     configuration.snapshotAfterBytes = 24 << 10
   }
 
-  private static func makeNode(_ disk: any FileSystem) throws -> Node {
+  private static func makeNode(_ disk: any FileSystem, log: Logger? = nil) throws -> Node {
     var configuration = NodeConfiguration(
       id: 1, clusterID: 9, listenAddress: try SocketAddress(host: "127.0.0.1", port: 0), initialVoters: [1], seed: 3,
       log: quietLog())
     useDisk(&configuration, disk)
+    if let log { configuration.log = log }
     configuration.tickNanoseconds = 2_000_000
     return try Node(configuration, network: InMemoryNetwork())
   }
@@ -74,6 +75,43 @@ struct NodeStorageTests {
       }
     }
     return life
+  }
+
+  @Test("A torn tail is cut, and said")
+  func tornTail() throws {
+    let disk = SimulatedFileSystem(seed: 1)
+    let life = try Self.live(disk, from: 0, count: 40)
+    #expect(life.acknowledged.count == 40)
+    let path = try #require(try disk.list("/node-1/log").last { $0.hasSuffix(".wal") }.map { "/node-1/log/" + $0 })
+    var bytes = try #require(disk.contents(of: path))
+    let end = try #require(bytes.lastIndex { $0 != 0 }) / 4096 * 4096 + 4096
+    // What a write that never came to its end has left.
+    for position in end..<end + 100 { bytes[position] = 0x77 }
+    disk.setContents(of: path, to: bytes)
+    let lines = Mutex<[String]>([])
+    let node = try Self.makeNode(
+      disk, log: Logger(label: "test") { _ in LineHandler { line in lines.withLock { $0.append(line) } } })
+    defer { node.stop() }
+    let said = lines.withLock { $0 }.filter { $0.contains("torn tail") }
+    #expect(said.count == 1 && said.first?.contains(path) == true && said.first?.contains("byte \(end)") == true)
+    node.start()
+    #expect(eventually { node.isLeader && node.store.get(Array("k39".utf8)) != nil })
+  }
+
+  /// Hands on what is said.
+  private struct LineHandler: LogHandler {
+    let take: @Sendable (String) -> Void
+    var metadata = Logger.Metadata()
+    var logLevel = Logger.Level.info
+
+    init(_ take: @escaping @Sendable (String) -> Void) { self.take = take }
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+      get { metadata[key] }
+      set { metadata[key] = newValue }
+    }
+
+    func log(event: LogEvent) { take("\(event.message)") }
   }
 
   /// Numbers of the operations that are made to fail: all of the first, then fewer.
@@ -335,7 +373,7 @@ struct NodeStorageTests {
     var bytes = 0
     var steps = 0
     var most = 0
-    while let chunk = capture.nextChunk(targetBytes: 64 << 10) {
+    while let chunk = try capture.nextChunk(targetBytes: 64 << 10) {
       // Whole records, and at most one beyond what was asked for.
       most = max(most, chunk.count)
       bytes += chunk.count

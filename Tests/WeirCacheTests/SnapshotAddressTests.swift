@@ -111,7 +111,7 @@ import WeirTransport
     let capture = store.beginCapture()
     capture.setMembers([9: "[::1]:700", 2: "127.0.0.1:4711"])
     var chunks: [[UInt8]] = []
-    while let chunk = capture.nextChunk(targetBytes: 16) { chunks.append(chunk) }
+    while let chunk = try capture.nextChunk(targetBytes: 16) { chunks.append(chunk) }
     let target = KeyValueStore(shardCount: 2, hashSeed: 5)
     let restore = StateRestore(into: target)
     // In pieces of any size.

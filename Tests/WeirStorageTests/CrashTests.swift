@@ -49,14 +49,7 @@ struct CrashTests {
         try #require(replay.report.cut != nil)
       }
       guard length % 61 == 0 else { continue }
-      // The whole way: opened, written to, opened again.
-      let opened = try openLog(disk, options)
-      try #require(opened.state == states[batches])
-      opened.log.append(makeEntries(from: opened.log.lastIndex + 1, count: 1, term: 9000))
-      try opened.log.commitBatch()
-      disk.crash(survivalPerMille: 0)
-      let again = try openLog(disk, options)
-      try #require(again.entries.count == states[batches].entries.count + 1)
+      try requireGoesOn(disk, options, from: states[batches])
     }
     #expect(batches == 200)
   }

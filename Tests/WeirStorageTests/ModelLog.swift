@@ -1,3 +1,4 @@
+import Testing
 import WeirCore
 
 @testable import WeirStorage
@@ -121,4 +122,14 @@ func coveringSnapshot(of fileSystem: any FileSystem, directory: String = "/log")
 /// Opens a log whose snapshots, as far as it needs any, exist.
 func reopen(_ fileSystem: any FileSystem, _ options: LogOptions) throws -> OpenedLog {
   try openLog(fileSystem, options, snapshot: coveringSnapshot(of: fileSystem))
+}
+
+/// The whole way of a log that must hold `state`: opened, written to, and opened again after a power cut.
+func requireGoesOn(_ disk: SimulatedFileSystem, _ options: LogOptions, from state: ModelLog) throws {
+  let opened = try reopen(disk, options)
+  try #require(opened.state == state)
+  opened.log.append(makeEntries(from: opened.log.lastIndex + 1, count: 1, term: 9000))
+  try opened.log.commitBatch()
+  disk.crash(survivalPerMille: 0)
+  try #require(try reopen(disk, options).entries.count == state.entries.count + 1)
 }

@@ -76,14 +76,7 @@ struct RecyclingTests {
         replay.report.batches == batches + 1 && entries.lastIndex == states[batches].lastIndex, "length \(length)")
       if length > ends[batches], length - ends[batches] >= 96 { try #require(replay.report.cut != nil) }
       guard length % 61 == 0 else { continue }
-      let copy = disk.copy()
-      let opened = try reopen(copy, options)
-      try #require(opened.state == states[batches])
-      opened.log.append(makeEntries(from: opened.log.lastIndex + 1, count: 1, term: 9000))
-      try opened.log.commitBatch()
-      copy.crash(survivalPerMille: 0)
-      let again = try reopen(copy, options)
-      try #require(again.entries.count == states[batches].entries.count + 1)
+      try requireGoesOn(disk.copy(), options, from: states[batches])
     }
     #expect(batches == 200)
   }

@@ -78,7 +78,22 @@ struct WALCommandTests {
 
   @Test("a folder without a log is refused")
   func missing() throws {
-    let result = try WeirExecutable.run(["wal", "verify", "/nowhere/at/all"])
-    #expect(result.status != 0 && !result.errors.isEmpty && result.output.isEmpty)
+    for directory in ["/nowhere/at/all", "/proc/self/fdinfo"] {
+      let result = try WeirExecutable.run(["wal", "verify", directory])
+      #expect(result.status != 0 && !result.errors.isEmpty && result.output.isEmpty, "\(directory)")
+    }
+  }
+
+  @Test("in the folder of a node, its log is looked into")
+  func ofNode() throws {
+    try withTemporaryDirectory { directory in
+      let segment = try makeLog(in: directory + "/log")
+      let sound = try WeirExecutable.run(["wal", "verify", directory])
+      #expect(sound.status == 0 && sound.output.contains("holds entries 1 to 90"))
+      var bytes = [UInt8](try Data(contentsOf: URL(fileURLWithPath: segment)))
+      bytes[512 * 5 + 100] ^= 4
+      try Data(bytes).write(to: URL(fileURLWithPath: segment))
+      #expect(try WeirExecutable.run(["wal", "verify", directory]).status == 1)
+    }
   }
 }

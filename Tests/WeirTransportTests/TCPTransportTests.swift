@@ -252,6 +252,88 @@ import WeirCore
     #expect(first.seen.withLock { $0.connected == [2] })
   }
 
+  @Test("A snapshot whose connection breaks, seen by either side first, goes on where it was", arguments: [1, 2])
+  func snapshotsAreResumed(breaker: NodeID) throws {
+    let first = try Endpoint(1)
+    let second = try Endpoint(2)
+    connectPair(first, second)
+    defer {
+      first.stop()
+      second.stop()
+    }
+    #expect(eventually { first.seen.withLock { $0.connected == [2] } })
+    let data = (0..<20_000_000).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 16) }
+    let breaks = Mutex([12_000_000, 7_000_000, 2_000_000])
+    let breaking = breaker == 1 ? first : second
+    second.onSnapshotBytes.withLock {
+      $0 = { count in
+        let isDue = breaks.withLock { breaks in
+          guard let next = breaks.last, next <= count else { return false }
+          breaks.removeLast()
+          return true
+        }
+        guard isDue else { return }
+        // Elsewhere: this is the receiver's own queue, which must not wait for itself.
+        DispatchQueue.global().async {
+          breaking.perform { transport in
+            guard let transport = transport as? TCPTransport else { return }
+            for connection in Array(transport.connections.values) where connection.purpose == .snapshots {
+              transport.lose(connection, nil)
+            }
+          }
+        }
+      }
+    }
+    first.perform { transport in
+      var message = Message(type: .snapshot, to: 2, from: 1, term: 4)
+      message.attachment = MessageAttachment(snapshot: Snapshot(metadata: SnapshotMetadata(index: 99, term: 3)))
+      transport.sendSnapshot(message, source: ArraySource(data))
+    }
+    #expect(eventually { first.seen.withLock { !$0.snapshotsSent.isEmpty } })
+    #expect(first.seen.withLock { $0.snapshotsSent } == [true])
+    second.seen.withLock { seen in
+      #expect(seen.snapshotsBegun == 1, "it began anew")
+      // Apart: a difference of megabytes takes minutes to print.
+      let isEqual = seen.snapshots.first?.data == data
+      #expect(isEqual)
+    }
+    #expect(breaks.withLock { $0.isEmpty })
+    let resumed = Mutex(UInt64(0))
+    second.perform { transport in resumed.withLock { $0 = transport.counters.snapshotsResumed } }
+    // On a busy machine two of the breaks may come while there is no connection.
+    #expect((1...3).contains(resumed.withLock { $0 }))
+  }
+
+  @Test func aSnapshotThatNobodyWantsIsReportedAsFailed() throws {
+    let first = try Endpoint(1)
+    let second = try Endpoint(2)
+    connectPair(first, second)
+    defer {
+      first.stop()
+      second.stop()
+    }
+    second.seen.withLock { $0.wantsSnapshots = false }
+    #expect(eventually { first.seen.withLock { $0.connected == [2] } })
+    first.perform { transport in
+      transport.sendSnapshot(Message(type: .snapshot, to: 2, from: 1, term: 4), source: ArraySource([1]))
+    }
+    #expect(eventually { first.seen.withLock { $0.snapshotsSent == [false] } })
+  }
+
+  @Test func progressOfSnapshotsIsReadAsItWasWritten() {
+    for (taken, verdict) in [(0, SnapshotProgress.Verdict.continues), (77 << 33, .whole), (1, .refused)] {
+      let progress = SnapshotProgress(takenBytes: taken, verdict: verdict)
+      #expect(SnapshotProgress(parsing: progress.encoded()) == progress)
+    }
+    let bytes = SnapshotProgress(takenBytes: 5, verdict: .whole).encoded()
+    #expect(SnapshotProgress(parsing: Array(bytes.dropLast())) == nil)
+    for (position, value) in [(7, UInt8(0x80)), (8, 3), (9, 1), (15, 1)] {
+      var broken = bytes
+      broken[position] = value
+      #expect(SnapshotProgress(parsing: broken) == nil)
+    }
+  }
+
   @Test func aSnapshotToNobodyIsReportedAsFailed() throws {
     let first = try Endpoint(1) { $0.helloTimeoutNanoseconds = 300_000_000 }
     first.transport.addPeer(2, address: try SocketAddress(host: "127.0.0.1", port: 1))

@@ -34,12 +34,16 @@ final class Endpoint: EventLoopHandler, TransportDelegate, @unchecked Sendable {
     var connected: Set<NodeID> = []
     var connectionChanges = 0
     var snapshotsSent: [Bool] = []
+    var snapshotsBegun = 0
+    var wantsSnapshots = true
     var snapshots: [(message: Message, data: [UInt8])] = []
     var blocks: [@Sendable (PeerTransport) -> Void] = []
     var counters = TransportCounters()
   }
 
   let seen = Mutex(Seen())
+  /// Called with how much of a snapshot has arrived, after each piece.
+  let onSnapshotBytes = Mutex<(@Sendable (Int) -> Void)?>(nil)
   let lines = CapturedLog.Lines()
   let loop: any EventLoop
   let id: NodeID
@@ -120,7 +124,13 @@ final class Endpoint: EventLoopHandler, TransportDelegate, @unchecked Sendable {
     }
   }
   func transportSnapshotSent(_ peer: NodeID, succeeded: Bool) { seen.withLock { $0.snapshotsSent.append(succeeded) } }
-  func transportSnapshotBegan(_ message: Message) -> (any SnapshotSink)? { Sink(self, message) }
+  func transportSnapshotBegan(_ message: Message) -> (any SnapshotSink)? {
+    let isWanted = seen.withLock { seen in
+      seen.snapshotsBegun += 1
+      return seen.wantsSnapshots
+    }
+    return isWanted ? Sink(self, message) : nil
+  }
 
   final class Sink: SnapshotSink {
     let endpoint: Endpoint
@@ -130,7 +140,11 @@ final class Endpoint: EventLoopHandler, TransportDelegate, @unchecked Sendable {
       self.endpoint = endpoint
       self.message = message
     }
-    func append(_ chunk: [UInt8]) throws { data.append(contentsOf: chunk) }
+    func append(_ chunk: [UInt8]) throws {
+      data.append(contentsOf: chunk)
+      let count = data.count
+      endpoint.onSnapshotBytes.withLock { $0 }?(count)
+    }
     func finish() throws { endpoint.seen.withLock { $0.snapshots.append((message, data)) } }
   }
 }

@@ -27,7 +27,8 @@ public enum NodeError: Error, Sendable, Hashable, CustomStringConvertible {
   case configurationChanged(currentIndex: LogIndex)
   /// The membership does not allow the change; the text says why.
   case invalidChange(String)
-  /// No snapshot can be written now: another one is under way, or the node has no disk.
+  /// No snapshot can be written now: another one is under way, the node has no disk, or the state was overwritten faster
+  /// than the disk took it.
   case snapshotUnavailable
   /// The leadership did not arrive at its target in time.
   case transferFailed

@@ -100,8 +100,8 @@ private final class CaptureSource: SnapshotSource {
 
   init(_ capture: StateCapture) { self.capture = capture }
 
-  func nextChunk(targetBytes: Int) -> [UInt8]? {
-    let chunk = capture?.nextChunk(targetBytes: targetBytes)
+  func nextChunk(targetBytes: Int) throws -> [UInt8]? {
+    let chunk = try capture?.nextChunk(targetBytes: targetBytes)
     if chunk == nil { capture = nil }
     return chunk
   }

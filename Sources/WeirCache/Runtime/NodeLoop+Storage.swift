@@ -87,13 +87,14 @@ extension NodeLoop {
     }
   }
 
-  private func installedWritten(_ metadata: SnapshotMetadata, _ result: Result<SnapshotMetadata, StorageError>) {
+  private func installedWritten(_ metadata: SnapshotMetadata, _ result: Result<SnapshotMetadata, SnapshotFailure>) {
     isCapturing = false
     switch result {
     case .success:
       log.info("node \(configuration.id) has the state at index \(metadata.index) on its disk")
       durable?.finishInstall { deliver($0) }
-    case .failure(let error): fail(error)
+    case .failure(.storage(let error)): fail(error)
+    case .failure(.outgrown): preconditionFailure("nothing is applied behind a state before the log knows of it")
     }
   }
 
@@ -135,7 +136,7 @@ extension NodeLoop {
     }
   }
 
-  private func snapshotWritten(_ metadata: SnapshotMetadata, _ result: Result<SnapshotMetadata, StorageError>) {
+  private func snapshotWritten(_ metadata: SnapshotMetadata, _ result: Result<SnapshotMetadata, SnapshotFailure>) {
     isCapturing = false
     let requests = snapshotRequests
     snapshotRequests.removeAll()
@@ -147,10 +148,15 @@ extension NodeLoop {
       log.info("node \(configuration.id) wrote its state at index \(metadata.index)")
       // Not through the one just written: should that turn out to be damaged, the one before it still finds its log.
       durable?.log.compact(through: oldest.index, term: oldest.term)
-    case .failure(.diskFull(let error)):
+    case .failure(.outgrown):
+      // As with a full disk. What is being overwritten is not kept beyond a bound: it would be the state a second time.
+      log.error(
+        "node \(configuration.id) gave up writing its state at index \(metadata.index): it was overwritten faster than the disk took it"
+      )
+    case .failure(.storage(.diskFull(let error))):
       // Nothing is lost: the log goes on growing, and the next attempt comes with its next stretch.
       log.error("node \(configuration.id) could not write its state: the disk is full (\(error))")
-    case .failure(let error): fail(error)
+    case .failure(.storage(let error)): fail(error)
     }
   }
 

@@ -162,7 +162,7 @@ final class DurableStorage {
   /// before it knows of it. A crash in between finds the snapshot and a log that ends before it, which recovery knows.
   func install(
     _ capture: StateCapture, _ metadata: SnapshotMetadata, responses: [Message],
-    _ completion: @escaping @Sendable (Result<SnapshotMetadata, StorageError>) -> Void
+    _ completion: @escaping @Sendable (Result<SnapshotMetadata, SnapshotFailure>) -> Void
   ) {
     precondition(installing == nil, "one snapshot is installed at a time")
     installing = (metadata, responses)
@@ -203,14 +203,14 @@ final class DurableStorage {
   /// oldest snapshot that is retained now.
   func write(
     _ capture: StateCapture, _ metadata: SnapshotMetadata, bytesPerSecond: Int,
-    _ completion: @escaping @Sendable (Result<SnapshotMetadata, StorageError>) -> Void
+    _ completion: @escaping @Sendable (Result<SnapshotMetadata, SnapshotFailure>) -> Void
   ) {
     // Handed over: nobody else uses the capture from here on.
     nonisolated(unsafe) let capture = capture
     let snapshots = snapshots
     let progress = progress
     snapshotQueue.async {
-      do throws(StorageError) {
+      do throws(SnapshotFailure) {
         completion(
           .success(unsafe try Self.write(capture, metadata, to: snapshots, bytesPerSecond: bytesPerSecond, progress)))
       } catch {
@@ -236,23 +236,27 @@ final class DurableStorage {
   private static func write(
     _ capture: StateCapture, _ metadata: SnapshotMetadata, to snapshots: SnapshotStore, bytesPerSecond: Int,
     _ progress: Progress
-  ) throws(StorageError) -> SnapshotMetadata {
-    let writer = try snapshots.create(metadata)
+  ) throws(SnapshotFailure) -> SnapshotMetadata {
+    let writer = try SnapshotFailure.of { () throws(StorageError) in try snapshots.create(metadata) }
     var pace = Pace(bytesPerSecond: bytesPerSecond, nowNanoseconds: cweir_monotonic_nanoseconds())
-    do throws(StorageError) {
-      while let chunk = capture.nextChunk(targetBytes: pieceBytes) {
+    do throws(SnapshotFailure) {
+      while let chunk = try SnapshotFailure.of(capture, nextBytes: pieceBytes) {
         // Nobody waits for the rest when the node ends.
-        if progress.isClosing.load(ordering: .relaxed) { throw StorageError.closed }
-        unsafe try writer.append(chunk.span.bytes)
+        if progress.isClosing.load(ordering: .relaxed) { throw .storage(.closed) }
+        try SnapshotFailure.of { () throws(StorageError) in unsafe try writer.append(chunk.span.bytes) }
         let now = cweir_monotonic_nanoseconds()
-        cweir_sleep_until_nanoseconds(now + pace.pauseNanoseconds(after: chunk.count, nowNanoseconds: now))
+        let pause = pace.pauseNanoseconds(after: chunk.count, nowNanoseconds: now)
+        // Where much is overwritten meanwhile, memory is what is short.
+        if !capture.isPressed { cweir_sleep_until_nanoseconds(now + pause) }
       }
-      _ = try writer.finish(keepsDiscarded: true)
+      return try SnapshotFailure.of { () throws(StorageError) in
+        _ = try writer.finish(keepsDiscarded: true)
+        return try snapshots.oldest()?.metadata ?? metadata
+      }
     } catch {
       writer.cancel()
       throw error
     }
-    return try snapshots.oldest()?.metadata ?? metadata
   }
 
   /// Writes and syncs what is left, and closes. Not on the log's queue.
@@ -260,6 +264,29 @@ final class DurableStorage {
     progress.isClosing.store(true, ordering: .relaxed)
     snapshotQueue.sync {}
     try? log.closeAndWait()
+  }
+}
+
+/// Why a snapshot was not written.
+enum SnapshotFailure: Error {
+  case storage(StorageError)
+  /// The state was overwritten faster than it could be written, see `StateCaptureError.outgrown`.
+  case outgrown
+
+  static func of<Value>(_ body: () throws(StorageError) -> Value) throws(SnapshotFailure) -> Value {
+    do throws(StorageError) {
+      return try body()
+    } catch {
+      throw .storage(error)
+    }
+  }
+
+  static func of(_ capture: StateCapture, nextBytes: Int) throws(SnapshotFailure) -> [UInt8]? {
+    do throws(StateCaptureError) {
+      return try capture.nextChunk(targetBytes: nextBytes)
+    } catch {
+      throw .outgrown
+    }
   }
 }
 
@@ -338,6 +365,11 @@ struct RecoveredNode {
     let (log, recovered) = try GroupCommitLog.open(
       fileSystem: fileSystem, directory: directory + "/log", options: options, snapshot: newest?.metadata, feed: feed,
       label: "weir.log.\(configuration.id)")
+    if let cut = recovered.report.cut {
+      configuration.log.warning(
+        "node \(configuration.id) cut a torn tail: \(cut.path) ends at byte \(cut.offsetBytes) (\(cut.reason)). What was behind it was never durable, and nobody was told of it"
+      )
+    }
     // The phase in which this node writes its snapshots goes on where it was.
     let schedule = SnapshotSchedule(
       afterBytes: configuration.snapshotAfterBytes, afterEntries: configuration.snapshotAfterEntries,

@@ -34,9 +34,13 @@ public final class KeyValueStore: @unchecked Sendable {
   let shardCount: Int
   private let shardShift: UInt64
   private let hashSeed: UInt64
-  private let captureCount = Atomic<UInt32>(0)
   /// Whether a key with a deadline was ever here.
   private let mayHaveDeadlines = Atomic<Bool>(false)
+  private let captureCount = Atomic<UInt64>(0)
+  /// Size of the records that are in memory for a capture alone, in bytes.
+  private let preservedTotal = Atomic<Int>(0)
+  private let mostPreserved = Atomic<Int>(.max)
+  private let isCaptureOutgrown = Atomic<Bool>(false)
 
   private static let cacheLineBytes = 64
   private static let shardStride =
@@ -243,14 +247,7 @@ public final class KeyValueStore: @unchecked Sendable {
   }
 
   private func applyOne(_ layout: Command.Layout, _ payload: RawSpan, _ hash: UInt64) -> CommandResult {
-    var result = CommandResult.unmet
-    let shard = unsafe shard(of: hash)
-    unsafe shard.pointee.table.withLock { table in
-      result = table.apply(layout, payload, hash: hash)
-      unsafe shard.pointee.note(table.slotsLocation)
-      if table.deadlineCount > 0 { mayHaveDeadlines.store(true, ordering: .relaxed) }
-    }
-    return result
+    change(hash) { $0.apply(layout, payload, hash: hash) }
   }
 
   private func applySeveral(_ payload: RawSpan) -> CommandResult {
@@ -266,41 +263,64 @@ public final class KeyValueStore: @unchecked Sendable {
     var existing: Int64 = 0
     withTables(of: places) { table, place in
       let (range, layout) = commands[place.position]
-      switch table.apply(layout, payload.extracting(range), hash: place.hash) {
+      let result = unsafe change(&table, of: shard(at: place.shard)) {
+        $0.apply(layout, payload.extracting(range), hash: place.hash)
+      }
+      switch result {
       case .set(true), .deleted(true): existing += 1
       default: break
       }
-      unsafe shard(at: place.shard).pointee.note(table.slotsLocation)
-      if table.deadlineCount > 0 { mayHaveDeadlines.store(true, ordering: .relaxed) }
     }
     return .number(existing)
   }
 
-  func set(_ key: RawSpan, to value: RawSpan, deadline: UInt64) -> Bool {
-    let hash = ByteHash.hash(key, seed: hashSeed)
-    guard deadline != 0 else { return set(key, to: value, hash: hash) }
-    var existed = false
-    let shard = unsafe shard(of: hash)
-    mayHaveDeadlines.store(true, ordering: .relaxed)
-    unsafe shard.pointee.table.withLock { table in
-      existed = table.set(key: key, value: value, hash: hash, deadline: deadline)
-      unsafe shard.pointee.note(table.slotsLocation)
-    }
-    return existed
+  func set(_ key: RawSpan, to value: RawSpan, deadline: UInt64 = 0) -> Bool {
+    set(key, to: value, deadline: deadline, hash: ByteHash.hash(key, seed: hashSeed))
   }
 
-  func set(_ key: RawSpan, to value: RawSpan) -> Bool {
-    set(key, to: value, hash: ByteHash.hash(key, seed: hashSeed))
+  private func set(_ key: RawSpan, to value: RawSpan, deadline: UInt64 = 0, hash: UInt64) -> Bool {
+    change(hash) { $0.set(key: key, value: value, hash: hash, deadline: deadline) }
   }
 
-  private func set(_ key: RawSpan, to value: RawSpan, hash: UInt64) -> Bool {
-    var existed = false
+  func remove(_ key: RawSpan) -> Bool { remove(key, hash: ByteHash.hash(key, seed: hashSeed)) }
+
+  private func remove(_ key: RawSpan, hash: UInt64) -> Bool {
+    change(hash) { $0.remove(key: key, hash: hash) }
+  }
+
+  /// Changes the table where keys with this hash lie.
+  @inline(__always)
+  private func change<Result>(_ hash: UInt64, _ body: (inout RecordTable) -> Result) -> Result {
+    var result: Result?
     let shard = unsafe shard(of: hash)
     unsafe shard.pointee.table.withLock { table in
-      existed = table.set(key: key, value: value, hash: hash)
-      if !existed { unsafe shard.pointee.note(table.slotsLocation) }
+      result = unsafe change(&table, of: shard, body)
     }
-    return existed
+    guard let result else { preconditionFailure("the lock runs its closure") }
+    return result
+  }
+
+  /// Changes a table that is locked, and notes what others see of it without the lock. What a capture under way still
+  /// needs is kept for it, unless it has been outgrown.
+  @unsafe
+  @inline(__always)
+  private func change<Result>(
+    _ table: inout RecordTable, of shard: UnsafeMutablePointer<Shard>, _ body: (inout RecordTable) -> Result
+  ) -> Result {
+    let before = table.preservedBytes
+    table.preserves = !isCaptureOutgrown.load(ordering: .relaxed)
+    let result = body(&table)
+    unsafe shard.pointee.note(table.slotsLocation)
+    if table.deadlineCount > 0 { mayHaveDeadlines.store(true, ordering: .relaxed) }
+    if table.preservedBytes > before { notePreserved(table.preservedBytes - before) }
+    return result
+  }
+
+  /// A write had to keep the record that it replaced. Beyond the bound nothing is kept any more: whoever reads the capture
+  /// finds that it has been outgrown.
+  private func notePreserved(_ byteCount: Int) {
+    let total = preservedTotal.wrappingAdd(byteCount, ordering: .relaxed).newValue
+    if total > mostPreserved.load(ordering: .relaxed) { isCaptureOutgrown.store(true, ordering: .relaxed) }
   }
 
   // MARK: Looking ahead, on the applying thread
@@ -333,14 +353,6 @@ public final class KeyValueStore: @unchecked Sendable {
     unsafe RecordTable.prefetchRecord(
       hash, address: shard.pointee.slotsAddress.load(ordering: .relaxed),
       count: shard.pointee.slotCount.load(ordering: .relaxed))
-  }
-
-  func remove(_ key: RawSpan) -> Bool { remove(key, hash: ByteHash.hash(key, seed: hashSeed)) }
-
-  private func remove(_ key: RawSpan, hash: UInt64) -> Bool {
-    var existed = false
-    unsafe shard(of: hash).pointee.table.withLock { existed = $0.remove(key: key, hash: hash) }
-    return existed
   }
 
   // MARK: Deadlines
@@ -384,22 +396,54 @@ public final class KeyValueStore: @unchecked Sendable {
 
   /// Begins a capture of the state as it is now, which goes on to be read in chunks on any thread while commands are
   /// applied. Called by the applying thread between two entries. One capture runs at a time.
-  public func beginCapture() -> StateCapture {
-    let epoch = captureCount.wrappingAdd(1, ordering: .relaxed).newValue
+  ///
+  /// What is overwritten meanwhile is kept until the capture has taken it, up to `mostPreservedBytes`: half of that and the
+  /// capture takes it first. Beyond, the writes outrun whoever reads the capture, and it is given up: keeping all of it
+  /// would be the state twice.
+  /// - Parameter mostPreservedBytes: a quarter of the state, if it is nil, or 32 MiB where that is more.
+  public func beginCapture(mostPreservedBytes: Int? = nil) -> StateCapture {
+    let most = mostPreservedBytes ?? max(liveBytes / 4, Self.leastPreservedBytes)
+    mostPreserved.store(most, ordering: .relaxed)
+    isCaptureOutgrown.store(false, ordering: .relaxed)
+    let count = captureCount.wrappingAdd(1, ordering: .relaxed).newValue
     for position in 0..<shardCount {
-      unsafe shard(at: position).pointee.table.withLock { $0.beginCapture(epoch: epoch) }
+      unsafe shard(at: position).pointee.table.withLock { $0.beginCapture(count) }
     }
-    return StateCapture(store: self)
+    return StateCapture(store: self, pressingBytes: most / 2)
   }
 
+  private static let leastPreservedBytes = 32 << 20
+
+  /// Size of the records that are in memory for a capture alone, in bytes.
+  var preservedBytes: Int { preservedTotal.load(ordering: .relaxed) }
+
+  /// Whether the capture under way lacks what was overwritten meanwhile.
+  var hasOutgrownCapture: Bool { isCaptureOutgrown.load(ordering: .relaxed) }
+
   func capture(shard position: Int, into output: inout [UInt8], maximumBytes: Int) -> Bool {
-    var done = false
-    unsafe shard(at: position).pointee.table.withLock { done = $0.capture(into: &output, maximumBytes: maximumBytes) }
-    return done
+    withCapture(shard: position) { $0.capture(into: &output, maximumBytes: maximumBytes) }
+  }
+
+  /// As `capture`, but only what is in memory for the capture alone.
+  func capturePreserved(shard position: Int, into output: inout [UInt8], maximumBytes: Int) {
+    withCapture(shard: position) { $0.capturePreserved(into: &output, maximumBytes: maximumBytes) }
   }
 
   func endCapture() {
-    for position in 0..<shardCount { unsafe shard(at: position).pointee.table.withLock { $0.endCapture() } }
+    for position in 0..<shardCount { withCapture(shard: position) { $0.endCapture() } }
+  }
+
+  private func withCapture<Result>(shard position: Int, _ body: (inout RecordTable) -> Result) -> Result {
+    var result: Result?
+    var released = 0
+    unsafe shard(at: position).pointee.table.withLock { table in
+      released = table.preservedBytes
+      result = body(&table)
+      released -= table.preservedBytes
+    }
+    if released != 0 { preservedTotal.wrappingSubtract(released, ordering: .relaxed) }
+    guard let result else { preconditionFailure("the lock runs its closure") }
+    return result
   }
 
   /// Exchanges the whole state for that of `other`, which has the same seed and shards and is good for nothing but being

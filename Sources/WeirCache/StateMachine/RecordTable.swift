@@ -7,14 +7,17 @@ import CWeir
 /// hashes through a witness; both lie on the path of every committed entry.
 ///
 /// Snapshots are captured record by record while the table goes on changing. Each record carries the number of the last
-/// snapshot that need not take it: capture number `s` takes records whose number is below `s`, once, and marks them.
-/// While a capture runs, a record that was not taken yet is never overwritten: the write makes a new record, numbered
-/// `s`, and keeps the old one in `preserved`, where the capture finds it. So the capture sees exactly the state at the
-/// moment it began, and each write pays one allocation more, not a copy of the shard.
+/// snapshot that need not take it: capture number `s` takes records with another number, once, and marks them. While a
+/// capture runs, a record that was not taken yet is never overwritten: the write makes a new record, numbered `s`, and
+/// keeps the old one in `preserved`, where the capture finds it. So the capture sees exactly the state at the moment it
+/// began, and each write pays one allocation more, not a copy of the shard. Of a key there are never more than two records,
+/// the one that the capture saw and the newest: what is written over the latter is not kept.
 ///
-/// Record, in one allocation: content hash (8), key bytes (4), value bytes (4), capacity (4), epoch (4), key, value, and
-/// where the highest bit of the value bytes is set, the deadline (8, milliseconds since 1970): keys that live for ever, of
-/// which a cache may have a hundred million, pay nothing for those that do not.
+/// Record, in one allocation: content hash (8 bytes), shape (8), key, value, and the deadline (8, milliseconds since 1970)
+/// where there is one: keys that live for ever, of which a cache may have a hundred million, pay nothing for those that do
+/// not. The shape has, from its lowest bit on, the number of a capture (12 bits), whether there is a deadline (1), the size
+/// of the key (13) and of the value (21), and the size of the memory behind these 16 bytes, in units of 16 (17). With a key
+/// of 16 bytes and a value of 128 that is 160 bytes, a size that allocators have; 8 bytes more would be 192.
 ///
 /// Sendable although it holds pointers: what they point to is reached through this one value only, which cannot be
 /// copied and lies under the shard's lock.
@@ -26,17 +29,24 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
     var record: UnsafeMutableRawPointer?
   }
 
-  private static let recordHeaderBytes = 24
+  private static let recordHeaderBytes = 16
   private static let deadlineBytes = 8
-  private static let deadlineFlag: UInt32 = 1 << 31
+  /// Captures are numbered up to here, then from 1 again; 0 is none.
+  static let mostCaptureNumbers = captureMask
+  private static let captureMask: UInt64 = 1 << 12 - 1
+  private static let deadlineFlag: UInt64 = 1 << 12
 
   private var slots: UnsafeMutablePointer<Slot>
   private var slotCount: Int
   private var preserved: [UnsafeMutableRawPointer] = unsafe []
-  /// The capture under way, or 0.
-  private var activeEpoch: UInt32 = 0
-  /// The capture that new records belong behind; equals the last one begun.
-  private var latestEpoch: UInt32 = 0
+  /// Whether what a capture under way still needs is kept for it; else that capture is good for nothing.
+  var preserves = true
+  /// Size of the allocations in `preserved`, in bytes.
+  private(set) var preservedBytes = 0
+  /// The number of the capture under way, or 0.
+  private var activeCapture: UInt64 = 0
+  /// The capture that new records belong behind: the last one begun.
+  private var latestCapture: UInt64 = 0
   private var captureCursor = 0
   /// The earliest deadline that `collectExpired` has seen in its walk so far.
   private var walkedEarliest = UInt64.max
@@ -152,7 +162,9 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
       unsafe forget(record)
       let needed = key.byteCount + value.byteCount + Self.deadlineBytes(deadline)
       if unsafe mayOverwrite(record, neededBytes: needed) {
-        unsafe write(record, key: nil, value: value, keyBytes: key.byteCount, content: content, deadline: deadline)
+        unsafe write(
+          record, keyBytes: key.byteCount, value: value, capacity: capacity(of: record), content: content,
+          deadline: deadline)
       } else {
         unsafe slots[position].record = allocate(key: key, value: value, content: content, deadline: deadline)
         unsafe retire(record)
@@ -188,42 +200,63 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
       }
     }
     unsafe slots[hole] = Slot(hash: 0, record: nil)
-    if activeEpoch != 0 { captureCursor = 0 }  // records moved: walk again, those taken are marked
+    if activeCapture != 0 { captureCursor = 0 }  // records moved: walk again, those taken are marked
     return true
   }
 
   // MARK: Capturing
 
-  /// Begins capture number `epoch`, higher than any before. Only one runs at a time.
-  mutating func beginCapture(epoch: UInt32) {
-    precondition(activeEpoch == 0 && epoch > latestEpoch, "captures run one at a time, in order")
-    activeEpoch = epoch
-    latestEpoch = epoch
+  /// Begins the `count`th capture, from 1, later than any before. Only one runs at a time.
+  mutating func beginCapture(_ count: UInt64) {
+    precondition(activeCapture == 0 && count > 0, "captures run one at a time")
+    let number = (count - 1) % Self.mostCaptureNumbers + 1
+    // The numbers begin again: what a record has from last time would count as taken.
+    if number <= latestCapture { forgetCaptures() }
+    activeCapture = number
+    latestCapture = number
     captureCursor = 0
+  }
+
+  private func forgetCaptures() {
+    for position in 0..<slotCount {
+      if let record = unsafe slots[position].record { unsafe setCapture(of: record, to: 0) }
+    }
   }
 
   /// Appends records to `output` until it holds `maximumBytes` or more, looking at `maximumSlots` slots at most, so
   /// that the shard is locked for a bounded time. Returns whether the shard is done, which also ends its capture.
   mutating func capture(into output: inout [UInt8], maximumBytes: Int, maximumSlots: Int = 512) -> Bool {
-    guard activeEpoch != 0 else { return true }
+    guard activeCapture != 0 else { return true }
     var looked = 0
     while captureCursor < slotCount, looked < maximumSlots, output.count < maximumBytes {
       prefetchCaptured(captureCursor &+ 8)
-      if let record = unsafe slots[captureCursor].record, unsafe epoch(of: record) < activeEpoch {
+      if let record = unsafe slots[captureCursor].record, unsafe isAwaited(record) {
         unsafe emit(record, into: &output)
-        unsafe record.storeBytes(of: activeEpoch, toByteOffset: 20, as: UInt32.self)
+        unsafe setCapture(of: record, to: activeCapture)
       }
       captureCursor += 1
       looked += 1
     }
     guard captureCursor == slotCount else { return false }
-    while output.count < maximumBytes, let record = unsafe preserved.popLast() {
+    capturePreserved(into: &output, maximumBytes: maximumBytes)
+    guard unsafe preserved.isEmpty else { return false }
+    activeCapture = 0
+    return true
+  }
+
+  /// Appends records that are in memory for the capture alone until `output` holds `maximumBytes` or more, and lets go of
+  /// them.
+  mutating func capturePreserved(into output: inout [UInt8], maximumBytes: Int) {
+    while output.count < maximumBytes, let record = unsafe takePreserved() {
       unsafe emit(record, into: &output)
       unsafe free(record)
     }
-    guard unsafe preserved.isEmpty else { return false }
-    activeEpoch = 0
-    return true
+  }
+
+  private mutating func takePreserved() -> UnsafeMutableRawPointer? {
+    guard let record = unsafe preserved.popLast() else { return nil }
+    preservedBytes -= unsafe allocatedBytes(of: record)
+    return unsafe record
   }
 
   /// Begins to fetch the record in a slot that the capture comes to soon: each lies somewhere else, and waiting for one
@@ -239,8 +272,8 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
 
   /// Gives the capture up: what it kept is let go.
   mutating func endCapture() {
-    activeEpoch = 0
-    while let record = unsafe preserved.popLast() { unsafe free(record) }
+    activeCapture = 0
+    while let record = unsafe takePreserved() { unsafe free(record) }
   }
 
   // MARK: Records
@@ -273,16 +306,22 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
     }
   }
 
-  private func keyBytes(of record: UnsafeMutableRawPointer) -> Int {
-    Int(unsafe record.load(fromByteOffset: 8, as: UInt32.self))
+  private func shape(of record: UnsafeMutableRawPointer) -> UInt64 {
+    unsafe record.load(fromByteOffset: 8, as: UInt64.self)
   }
 
-  private func valueBytes(of record: UnsafeMutableRawPointer) -> Int {
-    Int(unsafe record.load(fromByteOffset: 12, as: UInt32.self) & ~Self.deadlineFlag)
+  private func keyBytes(of record: UnsafeMutableRawPointer) -> Int { Int(unsafe shape(of: record) >> 13 & 0x1FFF) }
+
+  private func valueBytes(of record: UnsafeMutableRawPointer) -> Int { Int(unsafe shape(of: record) >> 26 & 0x1F_FFFF) }
+
+  private func capacity(of record: UnsafeMutableRawPointer) -> Int { Int(unsafe shape(of: record) >> 47) * 16 }
+
+  private func allocatedBytes(of record: UnsafeMutableRawPointer) -> Int {
+    Self.recordHeaderBytes + (unsafe capacity(of: record))
   }
 
   private func hasDeadline(_ record: UnsafeMutableRawPointer) -> Bool {
-    unsafe record.load(fromByteOffset: 12, as: UInt32.self) & Self.deadlineFlag != 0
+    unsafe shape(of: record) & Self.deadlineFlag != 0
   }
 
   /// When the record's key ends, or 0.
@@ -292,48 +331,53 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
     return unsafe UInt64(littleEndian: record.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
   }
 
-  private func capacity(of record: UnsafeMutableRawPointer) -> Int {
-    Int(unsafe record.load(fromByteOffset: 16, as: UInt32.self))
+  /// Whether the capture under way has still to take this record.
+  private func isAwaited(_ record: UnsafeMutableRawPointer) -> Bool {
+    unsafe activeCapture != 0 && shape(of: record) & Self.captureMask != activeCapture
   }
 
-  private func epoch(of record: UnsafeMutableRawPointer) -> UInt32 {
-    unsafe record.load(fromByteOffset: 20, as: UInt32.self)
+  private func setCapture(of record: UnsafeMutableRawPointer, to number: UInt64) {
+    let shape = unsafe shape(of: record) & ~Self.captureMask | number
+    unsafe record.storeBytes(of: shape, toByteOffset: 8, as: UInt64.self)
   }
 
   private func mayOverwrite(_ record: UnsafeMutableRawPointer, neededBytes needed: Int) -> Bool {
     let capacity = unsafe capacity(of: record)
     // A record of 1 MiB that shrank to 10 bytes would hold its memory for ever: more than half unused is not reused.
     guard needed <= capacity, capacity <= 2 * needed + 64 else { return false }
-    return unsafe activeEpoch == 0 || epoch(of: record) >= activeEpoch
+    return unsafe !isAwaited(record)
   }
 
   private mutating func allocate(
     key: RawSpan, value: RawSpan, content: UInt64, deadline: UInt64
   ) -> UnsafeMutableRawPointer {
+    precondition(
+      key.byteCount <= Command.maximumKeyBytes && value.byteCount <= Command.maximumValueBytes,
+      "a command's key and value, whose sizes fit into a shape")
     let capacity = (key.byteCount + value.byteCount + Self.deadlineBytes(deadline) + 15) & ~15
     let record = UnsafeMutableRawPointer.allocate(
       byteCount: Self.recordHeaderBytes + capacity, alignment: MemoryLayout<UInt64>.alignment)
     memoryBytes += Self.recordHeaderBytes + capacity
-    unsafe record.storeBytes(of: UInt32(key.byteCount), toByteOffset: 8, as: UInt32.self)
-    unsafe record.storeBytes(of: UInt32(capacity), toByteOffset: 16, as: UInt32.self)
-    unsafe write(record, key: key, value: value, keyBytes: key.byteCount, content: content, deadline: deadline)
+    let body = unsafe record + Self.recordHeaderBytes
+    unsafe key.withUnsafeBytes { bytes in
+      if let base = bytes.baseAddress { unsafe body.copyMemory(from: base, byteCount: bytes.count) }
+    }
+    unsafe write(
+      record, keyBytes: key.byteCount, value: value, capacity: capacity, content: content, deadline: deadline)
     return unsafe record
   }
 
-  /// Writes into a record whose capacity holds key and value.
+  /// Writes value and header of a record whose key is there.
   private func write(
-    _ record: UnsafeMutableRawPointer, key: RawSpan?, value: RawSpan, keyBytes: Int, content: UInt64, deadline: UInt64
+    _ record: UnsafeMutableRawPointer, keyBytes: Int, value: RawSpan, capacity: Int, content: UInt64, deadline: UInt64
   ) {
     let valueEnd = keyBytes + value.byteCount
-    unsafe precondition(capacity(of: record) >= valueEnd + Self.deadlineBytes(deadline), "the record is too small")
-    let flag = deadline == 0 ? 0 : Self.deadlineFlag
+    precondition(capacity >= valueEnd + Self.deadlineBytes(deadline), "the record is too small")
+    let sizes = UInt64(capacity / 16) << 47 | UInt64(value.byteCount) << 26 | UInt64(keyBytes) << 13
+    let shape = sizes | (deadline == 0 ? 0 : Self.deadlineFlag) | latestCapture
     unsafe record.storeBytes(of: content, as: UInt64.self)
-    unsafe record.storeBytes(of: UInt32(value.byteCount) | flag, toByteOffset: 12, as: UInt32.self)
-    unsafe record.storeBytes(of: latestEpoch, toByteOffset: 20, as: UInt32.self)
+    unsafe record.storeBytes(of: shape, toByteOffset: 8, as: UInt64.self)
     let body = unsafe record + Self.recordHeaderBytes
-    unsafe key?.withUnsafeBytes { bytes in
-      if let base = bytes.baseAddress { unsafe body.copyMemory(from: base, byteCount: bytes.count) }
-    }
     unsafe value.withUnsafeBytes { bytes in
       if let base = bytes.baseAddress { unsafe (body + keyBytes).copyMemory(from: base, byteCount: bytes.count) }
     }
@@ -342,15 +386,16 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
 
   /// Takes a record out of the table for good, unless the capture under way still needs it.
   private mutating func retire(_ record: UnsafeMutableRawPointer) {
-    if activeEpoch != 0, unsafe epoch(of: record) < activeEpoch {
+    if preserves, unsafe isAwaited(record) {
       unsafe preserved.append(record)
+      preservedBytes += unsafe allocatedBytes(of: record)
     } else {
       unsafe free(record)
     }
   }
 
   private mutating func free(_ record: UnsafeMutableRawPointer) {
-    memoryBytes -= Self.recordHeaderBytes + (unsafe capacity(of: record))
+    memoryBytes -= unsafe allocatedBytes(of: record)
     unsafe record.deallocate()
   }
 
@@ -391,9 +436,11 @@ struct RecordTable: ~Copyable, @unchecked Sendable {
   /// where there is one.
   private func emit(_ record: UnsafeMutableRawPointer, into output: inout [UInt8]) {
     let keyBytes = unsafe keyBytes(of: record)
-    let bodyBytes = unsafe keyBytes + valueBytes(of: record) + (hasDeadline(record) ? Self.deadlineBytes : 0)
-    let valueWord = unsafe record.load(fromByteOffset: 12, as: UInt32.self)
-    let lengths = (UInt64(valueWord) << 32 | UInt64(keyBytes)).littleEndian
+    let valueBytes = unsafe valueBytes(of: record)
+    let hasDeadline = unsafe hasDeadline(record)
+    let bodyBytes = keyBytes + valueBytes + (hasDeadline ? Self.deadlineBytes : 0)
+    let valueWord = UInt64(valueBytes) | (hasDeadline ? StateCapture.deadlineFlag : 0)
+    let lengths = (valueWord << 32 | UInt64(keyBytes)).littleEndian
     unsafe withUnsafeBytes(of: lengths) { unsafe output.append(contentsOf: $0) }
     unsafe output.append(contentsOf: UnsafeRawBufferPointer(start: record + Self.recordHeaderBytes, count: bodyBytes))
   }

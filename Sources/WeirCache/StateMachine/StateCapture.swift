@@ -5,16 +5,26 @@ import WeirCore
 /// The chunks together are a sequence of records: key length and value length (4 bytes each, little-endian), key,
 /// value. Where the highest bit of the value length is set, the key's deadline follows the value (8 bytes, milliseconds since
 /// 1970, little-endian): a state without deadlines is written as it was before there were any, and a node that knows none
-/// refuses a state with some by its lengths. Their order is that of the tables, which differs between replicas. In front there may be one record without a
-/// key, which no command can make: its value says where the members are (`MemberAddressRecord`).
+/// refuses a state with some by its lengths. Their order is that of the tables, which differs between replicas. In front
+/// there may be one record without a key, which no command can make: its value says where the members are
+/// (`MemberAddressRecord`).
 public final class StateCapture {
+  /// Set in a value's length if a deadline follows the value.
+  static let deadlineFlag: UInt64 = 1 << 31
+
   private let store: KeyValueStore
+  private let pressingBytes: Int
   private var shard = 0
+  /// Where to look next for what is in memory for this capture alone.
+  private var pressedShard = 0
   private var isEnded = false
   /// The record that says where the members are; empty without any.
   private var memberRecord: [UInt8] = []
 
-  init(store: KeyValueStore) { self.store = store }
+  init(store: KeyValueStore, pressingBytes: Int) {
+    self.store = store
+    self.pressingBytes = pressingBytes
+  }
 
   deinit { if !isEnded { store.endCapture() } }
 
@@ -25,15 +35,23 @@ public final class StateCapture {
     if !addresses.isEmpty { MemberAddressRecord.append(addresses, to: &memberRecord) }
   }
 
+  /// So much of what was overwritten is kept for this capture that whoever reads it should not rest.
+  public var isPressed: Bool { store.preservedBytes > pressingBytes }
+
   /// The next bytes: whole records, about `targetBytes`, more only if one record is larger; nil at the end.
-  public func nextChunk(targetBytes: Int = 256 << 10) -> [UInt8]? {
+  /// - Throws: `StateCaptureError.outgrown`: begin another one, or read it faster.
+  public func nextChunk(targetBytes: Int = 256 << 10) throws(StateCaptureError) -> [UInt8]? {
+    guard !store.hasOutgrownCapture else { throw .outgrown }
     var chunk: [UInt8] = []
     chunk.reserveCapacity(targetBytes)
     chunk += memberRecord
     memberRecord.removeAll()
+    takePreserved(&chunk, targetBytes)
     while shard < store.shardCount, chunk.count < targetBytes {
       if store.capture(shard: shard, into: &chunk, maximumBytes: targetBytes) { shard += 1 }
     }
+    // It counts only if nothing was lost by the time that it had been put together.
+    guard !store.hasOutgrownCapture else { throw .outgrown }
     if chunk.isEmpty {
       isEnded = true
       store.endCapture()
@@ -41,6 +59,22 @@ public final class StateCapture {
     }
     return chunk
   }
+
+  /// Takes what is kept for this capture before anything else while there is much of it; records come in any order.
+  private func takePreserved(_ chunk: inout [UInt8], _ targetBytes: Int) {
+    var left = store.shardCount
+    while left > 0, chunk.count < targetBytes, isPressed {
+      store.capturePreserved(shard: pressedShard, into: &chunk, maximumBytes: targetBytes)
+      if chunk.count < targetBytes { pressedShard = (pressedShard + 1) % store.shardCount }
+      left -= 1
+    }
+  }
+}
+
+/// Why a capture cannot be read to its end.
+public enum StateCaptureError: Error, Sendable, Hashable {
+  /// The state was overwritten faster than the capture was read, and more than may be kept for it is gone.
+  case outgrown
 }
 
 /// Why bytes are not a captured state.
@@ -58,7 +92,6 @@ public final class StateRestore {
   private let store: KeyValueStore
   private let incoming: KeyValueStore
   private var pending: [UInt8] = []
-  private static let deadlineFlag: UInt32 = 1 << 31
   /// Where the state says that its members are.
   private(set) var memberAddresses: [NodeID: String] = [:]
 
@@ -78,8 +111,9 @@ public final class StateRestore {
       let keyBytes = unsafe UInt32(littleEndian: bytes.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt32.self))
       let valueBytes = unsafe UInt32(
         littleEndian: bytes.unsafeLoadUnaligned(fromByteOffset: offset + 4, as: UInt32.self))
-      let hasDeadline = valueBytes & Self.deadlineFlag != 0
-      let plainBytes = valueBytes & ~Self.deadlineFlag
+      let deadlineFlag = UInt32(StateCapture.deadlineFlag)
+      let hasDeadline = valueBytes & deadlineFlag != 0
+      let plainBytes = valueBytes & ~deadlineFlag
       guard keyBytes <= Command.maximumKeyBytes, plainBytes <= Command.maximumValueBytes,
         keyBytes > 0 || !hasDeadline
       else { throw .invalidLength(keyBytes: keyBytes, valueBytes: valueBytes) }

@@ -13,25 +13,22 @@ struct MemoryCommand: ParsableCommand {
     abstract: "Measures the memory of nodes, each a process of its own, beside what they hold.",
     discussion: """
       The nodes are filled, then written to while each of them writes snapshots one after the other, then stopped and \
-      started again from their disks. After each of these, the most memory that a node's process has had resident so far \
+      started again from their disks, and then written to as fast as they take it while each writes one snapshot, so \
+      slowly that all keys would be overwritten several times meanwhile. After each of these, the most memory that a node's process has had resident so far \
       (VmHWM) is shown for the node with the most, beside the bound: one and a half times its keys and values, and \
       128 MiB. Exits with 3 if it is exceeded.
       """)
 
-  @Option(help: "Nodes; an odd number, 1...9.")
-  var nodes = 3
-
-  @Option(help: "Keys in the state.")
-  var keys = 1_000_000
-
-  @Option(help: "Size of a value in bytes.")
-  var valueSize = 128
+  @OptionGroup var state: StateOptions
 
   @Option(help: "Writes per second while snapshots are written; as many as the nodes take, if it is 0.")
   var rate = 10_000.0
 
   @Option(help: "Seconds of writing meanwhile.")
   var seconds = 10.0
+
+  @Option(help: "How often each key is overwritten while one snapshot is written in the last part, at its slow pace.")
+  var overwrites = 6
 
   @Option(help: "Writes the results as JSON to this file; - is standard output, in place of the table.")
   var json: String?
@@ -49,13 +46,18 @@ struct MemoryCommand: ParsableCommand {
     }
 
     struct Body: Codable {
-      var schemaVersion = 1
+      var schemaVersion = 2
       var storage: StorageSummary
       var nodes: Int
       var keys: Int
       var valueBytes: Int
       var writesPerSecond: Double
       var snapshots: Int
+      /// How often each key was overwritten in the last part, and how many snapshots all nodes finished meanwhile. Those that
+      /// were refused had been given up, or another was being written.
+      var overwrites: Double
+      var snapshotsMeanwhile: Int
+      var snapshotsRefusedMeanwhile: Int
       var phases: [Phase]
     }
 
@@ -63,12 +65,10 @@ struct MemoryCommand: ParsableCommand {
   }
 
   func validate() throws {
-    guard (1...9).contains(nodes), !nodes.isMultiple(of: 2) else { throw ValidationError("--nodes must be odd, 1...9") }
-    guard (1000...10_000_000).contains(keys) else { throw ValidationError("--keys must be 1000...10000000") }
-    guard (16...(1 << 16)).contains(valueSize) else { throw ValidationError("--value-size must be 16...65536") }
     guard rate == 0 || (1000...1_000_000).contains(rate) else {
       throw ValidationError("--rate must be 0 or 1000...1000000")
     }
+    guard (1...100).contains(overwrites) else { throw ValidationError("--overwrites must be 1...100") }
     guard (1...600).contains(seconds) else { throw ValidationError("--seconds must be 1...600") }
     guard storage.sync != .memory else { throw ValidationError("what is in memory only is not recovered") }
   }
@@ -80,31 +80,40 @@ struct MemoryCommand: ParsableCommand {
     let disk = storage.summary()
     let folder = try TemporaryFolder(in: storage.dataDir)
     defer { folder.remove() }
-    let cluster = ClusterConfiguration(nodes: nodes, durability: storage.sync, directory: folder.path)
+    let cluster = ClusterConfiguration(nodes: state.nodes, durability: storage.sync, directory: folder.path)
     var phases: [Results.Phase] = []
     var target = try ProcessTargetFactory().start(cluster, in: folder.path)
     defer { target.shutdown() }
-    _ = try LoadGenerator.run(
-      plan("fill", .preload(keys: keys, valueBytes: valueSize), .closed(outstanding: 1024), limit: UInt64(keys), 300),
-      on: target, history: Self.noHistory)
+    let filled = try LoadGenerator.run(
+      plan("fill", state.preload, .closed(outstanding: 1024), limit: UInt64(state.keys), 300), on: target,
+      history: Self.noHistory)
     phases.append(try measure("filled", target))
     let turns = SnapshotLoop(target.children)
     let loop: LoopMode =
       rate == 0
       ? .closed(outstanding: 1024) : .open(ratePerSecond: rate, arrival: .poisson, outstandingLimit: 65_536)
     let written = try LoadGenerator.run(
-      plan("write", Workload(readPercent: 0, keys: keys, valueBytes: valueSize), loop, limit: nil, seconds), on: target,
-      history: Self.noHistory)
+      plan("write", state.writes, loop, limit: nil, seconds), on: target, history: Self.noHistory)
     let snapshots = try turns.finish()
     phases.append(try measure("written to, \(snapshots) snapshots", target))
     target.shutdown()
-    target = try ProcessTargetFactory().start(cluster, in: folder.path)
+    let overwriting = Double(overwrites) * Double(filled.windowNanoseconds) / 1e9
+    target = try ProcessTargetFactory(snapshotBytesPerSecond: Int(Double(state.snapshotBytes) / overwriting))
+      .start(cluster, in: folder.path)
     phases.append(try measure("started again", target))
+    let meanwhile = SnapshotLoop(target.children)
+    let overwritten = try LoadGenerator.run(
+      plan("overwrite", state.writes, .closed(outstanding: 1024), limit: UInt64(overwrites * state.keys), 600),
+      on: target, history: Self.noHistory)
+    let finished = try meanwhile.finish()
+    phases.append(try measure("overwritten \(overwrites) times, \(finished) snapshots", target))
     try show(
       Results(
         memory: .init(
-          storage: disk, nodes: nodes, keys: keys, valueBytes: valueSize,
-          writesPerSecond: Double(written.writes.response.count) / seconds, snapshots: snapshots, phases: phases)))
+          storage: disk, nodes: state.nodes, keys: state.keys, valueBytes: state.valueSize,
+          writesPerSecond: Double(written.writes.response.count) / seconds, snapshots: snapshots,
+          overwrites: Double(overwritten.writes.response.count) / Double(state.keys),
+          snapshotsMeanwhile: finished, snapshotsRefusedMeanwhile: meanwhile.refused, phases: phases)))
     if phases.contains(where: { $0.peakResidentBytes > $0.boundBytes }) { throw ExitStatus.thresholdMissed }
   }
 
@@ -136,13 +145,13 @@ struct MemoryCommand: ParsableCommand {
     }
     let body = results.memory
     print(
-      "\(nodes) nodes, each a process; \(keys) keys of \(valueSize) bytes, \(body.storage.text), \(Int(body.writesPerSecond)) writes/s"
+      "\(state.nodes) nodes, each a process; \(state.text), \(body.storage.text), \(Int(body.writesPerSecond)) writes/s"
     )
-    print("                                 live MiB   peak resident MiB   bound MiB   of bound")
+    print("                                   live MiB   peak resident MiB   bound MiB   of bound")
     for phase in body.phases {
       func mebibytes(_ bytes: UInt64) -> Double { Double(bytes) / 1_048_576 }
       print(
-        phase.name.padding(toLength: 30, withPad: " ", startingAt: 0)
+        phase.name.padding(toLength: 32, withPad: " ", startingAt: 0)
           + String(
             format: "%11.1f %19.1f %11.1f %9.0f%%", mebibytes(phase.liveBytes), mebibytes(phase.peakResidentBytes),
             mebibytes(phase.boundBytes), 100 * Double(phase.peakResidentBytes) / Double(phase.boundBytes)))
@@ -153,7 +162,7 @@ struct MemoryCommand: ParsableCommand {
 /// Has each of some nodes write snapshots, all of them at once and over again, until told to end.
 private final class SnapshotLoop: Sendable {
   private let group = DispatchGroup()
-  private let state = Mutex((isEnding: false, count: 0, failure: String?.none))
+  private let state = Mutex((isEnding: false, count: 0, refused: 0, failure: String?.none))
 
   init(_ children: [ChildNode]) {
     for child in children {
@@ -163,7 +172,7 @@ private final class SnapshotLoop: Sendable {
         do {
           var isOver = false
           while !isOver {
-            try Self.write(child)
+            try write(child)
             isOver = state.withLock { state in
               state.count += 1
               return state.isEnding
@@ -177,7 +186,7 @@ private final class SnapshotLoop: Sendable {
   }
 
   /// Has a node write a snapshot, and waits for it. The conversation stays free for others meanwhile.
-  private static func write(_ child: ChildNode) throws {
+  private func write(_ child: ChildNode) throws {
     let before = try child.report()
     let deadline = cweir_monotonic_nanoseconds() + 300_000_000_000
     var refused = before.snapshotsRefused
@@ -187,9 +196,10 @@ private final class SnapshotLoop: Sendable {
       let report = try child.report()
       if report.snapshots > before.snapshots { return }
       guard cweir_monotonic_nanoseconds() < deadline else { throw TargetError("node \(child.id) wrote no snapshot") }
-      // It was writing one by itself.
+      // It was writing one by itself, or gave this one up.
       if report.snapshotsRefused > refused {
         refused = report.snapshotsRefused
+        state.withLock { $0.refused += 1 }
         _ = try child.ask("snapshot")
       }
     }
@@ -199,8 +209,11 @@ private final class SnapshotLoop: Sendable {
   func finish() throws -> Int {
     state.withLock { $0.isEnding = true }
     group.wait()
-    let (_, count, failure) = state.withLock { $0 }
+    let (_, count, _, failure) = state.withLock { $0 }
     if let failure { throw TargetError(failure) }
     return count
   }
+
+  /// How often one that was asked for was not written.
+  var refused: Int { state.withLock { $0.refused } }
 }

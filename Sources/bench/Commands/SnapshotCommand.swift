@@ -18,14 +18,7 @@ struct SnapshotCommand: ParsableCommand {
       its snapshot, the first as long.
       """)
 
-  @Option(help: "Nodes; an odd number, 1...9.")
-  var nodes = 3
-
-  @Option(help: "Keys in the state.")
-  var keys = 1_000_000
-
-  @Option(help: "Size of a value in bytes.")
-  var valueSize = 128
+  @OptionGroup var state: StateOptions
 
   @Option(help: "Writes per second.")
   var rate = 10_000.0
@@ -68,9 +61,6 @@ struct SnapshotCommand: ParsableCommand {
   }
 
   func validate() throws {
-    guard (1...9).contains(nodes), !nodes.isMultiple(of: 2) else { throw ValidationError("--nodes must be odd, 1...9") }
-    guard (1000...10_000_000).contains(keys) else { throw ValidationError("--keys must be 1000...10000000") }
-    guard (16...(1 << 16)).contains(valueSize) else { throw ValidationError("--value-size must be 16...65536") }
     guard rate >= 1000, rate <= 1_000_000 else { throw ValidationError("--rate must be 1000...1000000") }
     guard (1...20).contains(rounds) else { throw ValidationError("--rounds must be 1...20") }
     guard storage.sync != .memory else { throw ValidationError("a cluster in memory writes no snapshots") }
@@ -86,11 +76,12 @@ struct SnapshotCommand: ParsableCommand {
     factory.snapshotAfterBytes = .max
     guard
       let target = try factory.startCluster(
-        ClusterConfiguration(nodes: nodes, durability: storage.sync, directory: storage.dataDir)) as? EmbeddedTarget
+        ClusterConfiguration(nodes: state.nodes, durability: storage.sync, directory: storage.dataDir))
+        as? EmbeddedTarget
     else { throw UsageError("the embedded cluster did not start") }
     defer { target.shutdown() }
     let preload = plan(
-      "preload", .preload(keys: keys, valueBytes: valueSize), .closed(outstanding: 1024), 1, seconds: 300)
+      "preload", state.preload, .closed(outstanding: 1024), 1, seconds: 300)
     _ = try LoadGenerator.run(preload, on: target, history: Self.noHistory)
     var measured: [Results.Round] = []
     for round in 0..<rounds { measured.append(try measure(round, target)) }
@@ -101,7 +92,8 @@ struct SnapshotCommand: ParsableCommand {
     try show(
       Results(
         snapshot: .init(
-          storage: disk, nodes: nodes, keys: keys, valueBytes: valueSize, ratePerSecond: rate, rounds: measured,
+          storage: disk, nodes: state.nodes, keys: state.keys, valueBytes: state.valueSize, ratePerSecond: rate,
+          rounds: measured,
           p99RatioInTurn: median(\.inTurn), p99RatioAtOnce: median(\.atOnce))))
   }
 
@@ -113,7 +105,7 @@ struct SnapshotCommand: ParsableCommand {
     RunPlan(
       name: name, workload: workload, readMode: .safe, loop: loop, workers: 2,
       warmUpNanoseconds: loop.isOpen ? 200_000_000 : 0, durationNanoseconds: UInt64(seconds * 1e9),
-      operationLimit: loop.isOpen ? nil : UInt64(keys), seed: UInt64(client), client: client)
+      operationLimit: loop.isOpen ? nil : UInt64(state.keys), seed: UInt64(client), client: client)
   }
 
   private static func ratio(_ meanwhile: LatencySummary, _ without: LatencySummary) -> Double {
@@ -121,15 +113,14 @@ struct SnapshotCommand: ParsableCommand {
   }
 
   private func measure(_ round: Int, _ target: EmbeddedTarget) throws -> Results.Round {
-    let workload = Workload(readPercent: 0, keys: keys, valueBytes: valueSize)
     let open = LoopMode.open(ratePerSecond: rate, arrival: .poisson, outstandingLimit: 65_536)
     // What one snapshot takes at its pace.
-    let one = max(0.5, Double(keys * (valueSize + 16)) / Double(target.snapshotBytesPerSecond))
+    let one = max(0.5, Double(state.snapshotBytes) / Double(target.snapshotBytesPerSecond))
     func run(_ name: String, _ number: Int, seconds: Double) throws -> LatencySummary {
-      let plan = plan(name, workload, open, UInt32(10 + 3 * round + number), seconds: seconds)
+      let plan = plan(name, state.writes, open, UInt32(10 + 3 * round + number), seconds: seconds)
       return LatencySummary(try LoadGenerator.run(plan, on: target, history: Self.noHistory).writes.response)
     }
-    let window = one * Double(nodes) * 1.2
+    let window = one * Double(state.nodes) * 1.2
     // What the last snapshots replaced is taken off the disks.
     Thread.sleep(forTimeInterval: 2 * one)
     let without = try run("without", 0, seconds: window)
@@ -149,7 +140,7 @@ struct SnapshotCommand: ParsableCommand {
       if json == "-" { return }
     }
     print(
-      "\(nodes) nodes, \(keys) keys of \(valueSize) bytes, \(results.snapshot.storage.text), \(Int(rate)) writes/s, open loop"
+      "\(state.nodes) nodes, \(state.text), \(results.snapshot.storage.text), \(Int(rate)) writes/s, open loop"
     )
     print("       without              nodes write in turn                    all nodes write at once")
     print("round  p50 µs  p99 µs   p50 µs  p99 µs  each s  ratio  finished    p50 µs  p99 µs  each s  ratio")

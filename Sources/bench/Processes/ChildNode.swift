@@ -22,7 +22,11 @@ final class ChildNode: @unchecked Sendable {
 
   /// Starts it. On a thread that lives as long as the child shall: the kernel ends a child together with the *thread* that
   /// made it.
-  init(id: NodeID, cluster: UInt64, configuration: ClusterConfiguration, eventLoop: EventLoopConfiguration) throws {
+  /// - Parameter snapshotBytesPerSecond: how fast it writes its snapshots at most; nil: as nodes do by themselves.
+  init(
+    id: NodeID, cluster: UInt64, configuration: ClusterConfiguration, eventLoop: EventLoopConfiguration,
+    snapshotBytesPerSecond: Int? = nil
+  ) throws {
     self.id = id
     process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
     var arguments = ["node-process"]
@@ -35,6 +39,7 @@ final class ChildNode: @unchecked Sendable {
     ]
     for (name, value) in options { arguments += ["--\(name)", value] }
     arguments.append(eventLoop.callersDrive ? "--callers-drive" : "--no-callers-drive")
+    if let snapshotBytesPerSecond { arguments += ["--snapshot-bytes-per-second", "\(snapshotBytesPerSecond)"] }
     if let directory = configuration.directory { arguments += ["--directory", "\(directory)/node-\(id)"] }
     process.arguments = arguments
     process.standardInput = input

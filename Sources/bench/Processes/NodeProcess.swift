@@ -36,6 +36,7 @@ struct NodeProcess: ParsableCommand {
   @Option var heartbeatTicks: Int
   @Option var sync: Durability
   @Option var directory: String?
+  @Option var snapshotBytesPerSecond: Int?
   @OptionGroup var eventLoop: EventLoopOptions
 
   func validate() throws {
@@ -46,6 +47,7 @@ struct NodeProcess: ParsableCommand {
   }
 
   func run() throws {
+    cweir_share_malloc_arena()
     // Ctrl-C goes to every process of the terminal. What becomes of it is the parent's to decide.
     for number in [SIGINT, SIGTERM] { signal(number, SIG_IGN) }
     // The kernel ends this process with its parent; asked after it was told so, in case the parent is gone already.
@@ -77,6 +79,7 @@ struct NodeProcess: ParsableCommand {
     configuration.tickNanoseconds = UInt64(tickMilliseconds) * 1_000_000
     configuration.electionTicks = electionTicks
     configuration.heartbeatTicks = heartbeatTicks
+    if let snapshotBytesPerSecond { configuration.snapshotBytesPerSecond = snapshotBytesPerSecond }
     if let directory, let policy = sync.syncPolicy {
       configuration.storage = .files(directory: directory, sync: policy)
     }

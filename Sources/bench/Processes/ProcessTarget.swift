@@ -82,6 +82,8 @@ struct ProcessTargetFactory: TargetFactory {
   var eventLoop = EventLoopConfiguration()
   /// Connections of each load worker to the leader.
   var connectionsPerSession = 1
+  /// How fast each node writes its snapshots at most; nil: as nodes do by themselves.
+  var snapshotBytesPerSecond: Int?
 
   func startCluster(_ configuration: ClusterConfiguration) throws -> any Target { try start(configuration) }
 
@@ -101,7 +103,9 @@ struct ProcessTargetFactory: TargetFactory {
     do {
       for id in 1...UInt64(configuration.nodes) {
         children.append(
-          try ChildNode(id: id, cluster: clusterID, configuration: configuration, eventLoop: eventLoop))
+          try ChildNode(
+            id: id, cluster: clusterID, configuration: configuration, eventLoop: eventLoop,
+            snapshotBytesPerSecond: snapshotBytesPerSecond))
       }
       try Self.connect(children)
     } catch {

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CWeir
 import Foundation
 import Gossip
 import Logging
@@ -80,6 +81,7 @@ struct NodeCommand: ParsableCommand {
   }
 
   func run() throws {
+    cweir_share_malloc_arena()
     let level = Logger.Level(rawValue: logLevel) ?? .info
     LoggingSystem.bootstrap { label in
       var handler = StreamLogHandler.standardError(label: label)

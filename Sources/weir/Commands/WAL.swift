@@ -13,7 +13,7 @@ struct WAL: ParsableCommand {
     static let configuration = CommandConfiguration(
       abstract: "Prints every record; ends with exit code 1 at the first that does not hold.")
 
-    @Argument(help: "The log's directory.")
+    @Argument(help: "The log's directory, or the node's.")
     var directory: String
 
     func run() throws {
@@ -26,7 +26,7 @@ struct WAL: ParsableCommand {
     static let configuration = CommandConfiguration(
       abstract: "Checks every record; ends with exit code 1 if one does not hold.")
 
-    @Argument(help: "The log's directory.")
+    @Argument(help: "The log's directory, or the node's.")
     var directory: String
 
     func run() throws {
@@ -36,7 +36,10 @@ struct WAL: ParsableCommand {
 }
 
 private func inspect(_ directory: String, observer: ((LogEvent) -> Void)?) throws {
-  let report = try LogInspector.inspect(directory: directory, observer: observer)
+  // A node keeps its log in a folder of its own, beside its snapshots.
+  let isOfNode = try RealFileSystem().list(directory).contains("log")
+  let report = try LogInspector.inspect(directory: isOfNode ? directory + "/log" : directory, observer: observer)
+  guard report.segments > 0 else { throw ValidationError("there is no log in \(directory)") }
   print(
     "\(report.segments) segments (\(report.recycledSegments) in files used before), \(report.batches) batches, \(report.entries) entries, \(report.bytes) bytes; the log "
       + "holds entries \(report.anchorIndex + 1) to \(report.lastIndex)")

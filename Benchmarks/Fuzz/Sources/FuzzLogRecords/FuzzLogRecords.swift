@@ -1,4 +1,5 @@
 import CFuzzDriver
+import FuzzSupport
 import WeirCore
 import WeirStorage
 
@@ -74,16 +75,10 @@ final class LogFuzzer {
   func run(_ input: Span<UInt8>) {
     guard input.count > 2 else { return }
     let seed = input[0] & 8 == 0 ? fresh : recycled
-    var bytes = seed.bytes
-    let start = Int(input[1]) * 16 % bytes.count
-    for index in 2..<input.count {
-      let position = start + index - 2
-      if position < bytes.count { bytes[position] = input[index] } else { bytes.append(input[index]) }
-    }
-    if bytes.count > 1 << 16 { return }
-    if input[0] & 1 != 0 { LogFormat.repairChecksums(&bytes) }
-    if input[0] & 2 != 0 { bytes.removeLast(bytes.count - min(bytes.count, start + input.count - 2)) }
-    open(bytes, as: seed.path, isWrittenTo: input[0] & 4 != 0)
+    guard var file = Overlay(of: input, on: seed.bytes, stepBytes: 16) else { return }
+    if input[0] & 1 != 0 { file.change { LogFormat.repairChecksums(&$0) } }
+    if input[0] & 2 != 0 { file.cut() }
+    open(file.bytes, as: seed.path, isWrittenTo: input[0] & 4 != 0)
   }
 
   private func open(_ bytes: [UInt8], as path: String, isWrittenTo: Bool) {
