@@ -105,12 +105,15 @@ public struct LogBuffer: ~Copyable {
   public func term(at index: LogIndex) -> Term? {
     guard index >= anchorIndex, index <= lastIndex else { return nil }
     if index == anchorIndex { return anchorTerm }
+    var count = runs.count
+    if runs[count - 1].firstIndex <= index { return lastTerm }
+    // Halves without a branch: where an index is looked up nobody predicts, and each guess that fails costs more than
+    // reading another run.
     var low = 0
-    var high = runs.count
-    if runs[high - 1].firstIndex <= index { return lastTerm }
-    while high - low > 1 {
-      let middle = (low + high) / 2
-      if runs[middle].firstIndex <= index { low = middle } else { high = middle }
+    while count > 1 {
+      let half = count / 2
+      low += runs[low + half].firstIndex <= index ? half : 0
+      count -= half
     }
     return runs[low].term
   }
