@@ -115,20 +115,14 @@ public enum MessageCodec {
     }
     let tag = UInt32(version) | UInt32(message.type.rawValue) << 8 | UInt32(flags) << 16
     let sizes = UInt64(headerBytes) | UInt64(message.entries.count) << 32
-    unsafe base.storeBytes(of: tag.littleEndian, toByteOffset: 4, as: UInt32.self)
-    unsafe base.storeBytes(of: sizes.littleEndian, toByteOffset: 8, as: UInt64.self)
-    unsafe base.storeBytes(of: UInt64(message.entries.byteCount).littleEndian, toByteOffset: 16, as: UInt64.self)
-    unsafe base.storeBytes(of: message.to.littleEndian, toByteOffset: 24, as: UInt64.self)
-    unsafe base.storeBytes(of: message.from.littleEndian, toByteOffset: 32, as: UInt64.self)
-    unsafe base.storeBytes(of: message.term.littleEndian, toByteOffset: 40, as: UInt64.self)
-    unsafe base.storeBytes(of: message.logTerm.littleEndian, toByteOffset: 48, as: UInt64.self)
-    unsafe base.storeBytes(of: message.index.littleEndian, toByteOffset: 56, as: UInt64.self)
-    unsafe base.storeBytes(of: message.commit.littleEndian, toByteOffset: 64, as: UInt64.self)
-    unsafe base.storeBytes(of: message.vote.littleEndian, toByteOffset: 72, as: UInt64.self)
-    unsafe base.storeBytes(of: message.rejectHint.littleEndian, toByteOffset: 80, as: UInt64.self)
-    unsafe base.storeBytes(of: message.context.littleEndian, toByteOffset: 88, as: UInt64.self)
-    let checksum = unsafe headerChecksum(base, headerBytes: headerBytes)
-    unsafe base.storeBytes(of: checksum.littleEndian, as: UInt32.self)
+    let byteCount = message.entries.byteCount
+    unsafe cweir_write_message_head(
+      base, tag, sizes, UInt64(byteCount), message.to, message.from, message.term, message.commit, message.logTerm,
+      message.vote, message.index, message.context, message.rejectHint)
+    if headerBytes != fixedHeaderBytes {
+      let checksum = unsafe headerChecksum(base, headerBytes: headerBytes)
+      unsafe base.storeBytes(of: checksum.littleEndian, as: UInt32.self)
+    }
     return headerBytes
   }
 
