@@ -58,7 +58,8 @@ final class FrameFuzzer {
     var position = 0
     again.forEachSlice { slice in
       let left = slice.slab.bytes(in: slice.offset..<slice.offset + slice.byteCount)
-      precondition(left.elementsEqual(slab.bytes(in: position..<position + slice.byteCount)))
+      let right = slab.bytes(in: position..<position + slice.byteCount)
+      precondition(cfuzz_are_equal(left.baseAddress, right.baseAddress, slice.byteCount) == 1)
       position += slice.byteCount
     }
     precondition(position == byteCount)

@@ -54,8 +54,9 @@ final class MessageFuzzer {
         .copyMemory(from: slice.slab.bytes(in: slice.offset..<slice.offset + slice.byteCount))
       written += slice.byteCount
     }
-    let isSame = again.bytes[0..<written].elementsEqual(slab.bytes[0..<byteCount])
-    precondition(isSame, "read as something else than it was")
+    precondition(written == byteCount)
+    let isSame = cfuzz_are_equal(again.bytes.baseAddress, slab.bytes.baseAddress, byteCount)
+    precondition(isSame == 1, "read as something else than it was")
     // Every byte of every entry can be read, and a log takes what an append carries.
     var payloadBytes = 0
     decoded.entries.forEach { header, payload in payloadBytes += payload.byteCount + header.payloadBytes }

@@ -1,3 +1,4 @@
+import CFuzzDriver
 import WeirCore
 
 // A fuzzer does not find by itself what is verified together: eight frames and more of one length, with consecutive
@@ -32,7 +33,7 @@ public struct AlikeFrames {
   ) {
     let run = UnsafeMutableRawBufferPointer(rebasing: bytes[0..<byteCount])
     let stride = byteCount / count
-    for position in 0..<byteCount { run[position] = UInt8(truncatingIfNeeded: position &* 167) }
+    cfuzz_fill(run.baseAddress, byteCount)
     for frame in 0..<count {
       let start = frame * stride
       let length = EntryFrame.headerBytes + payloadBytes
