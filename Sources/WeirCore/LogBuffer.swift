@@ -3,6 +3,7 @@
 //
 // Measured beside memcpy in the same run (2-core EPYC 9005 with AVX-512, medians of CPU time): append of 128 bytes 9 ns,
 // the memcpy of its frame alone 3.1; one of 64 received entries 4.5 ns, memcpy 1.6; a batch of 64 by reference 18 ns.
+// On a 2-core EPYC 9004: 10.4 to 11 ns, memcpy 4.3; 5.6 ns, memcpy 2.0; the term of a random entry among 64 terms 31 ns.
 
 /// The replicated log in memory: entries framed once into large segments, found by index in O(1).
 ///

@@ -1,10 +1,10 @@
-// Cost of encoding a common message: 12 stores of 8 bytes and a checksum over 92, entries untouched.
+// Cost of encoding a common message: 12 stores of 8 bytes and a checksum over 92 on the way, entries untouched.
 // Cost of decoding: the same checksum, 12 loads, and per entry what `EntryRun` costs; no entry is copied.
 //
-// Measured (`bench hot-paths message`, 2-core EPYC 9005 with AVX-512, medians of CPU time): encode 13.7 ns whatever the
-// number of entries; decode 10 ns without entries, 28 to 29 with one of 128 bytes, 194 with 64 of them (memcpy of the same
-// bytes out of the first-level cache: 92 in the same run). What is above memcpy there is the price of checksums that each
-// entry keeps for life: see `EntryRun`.
+// Measured (`bench hot-paths message`, 2-core EPYC 9004 with AVX-512, medians of CPU time): encode 12 to 13 ns whatever the
+// number of entries; decode 11.5 ns without entries, 36 with one of 128 bytes, 214 with 64 of them (memcpy of the same
+// bytes out of the first-level cache: 101 in the same run). What is above memcpy there is the price of checksums that each
+// entry keeps for life, of whose instructions the bare ones take 137: see `EntryRun`.
 
 import CWeir
 
