@@ -26,7 +26,7 @@ let package = Package(
   dependencies: [.package(name: "weir", path: "../..")],
   targets: [
     .target(name: "CFuzzDriver"),
-    .target(name: "FuzzSupport", dependencies: [.product(name: "WeirCore", package: "weir")]),
+    .target(name: "FuzzSupport", dependencies: ["CFuzzDriver", .product(name: "WeirCore", package: "weir")]),
   ]
     + fuzzers.map { fuzzer in
       .executableTarget(

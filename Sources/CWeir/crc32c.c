@@ -31,15 +31,27 @@ static uint32_t crc32c_table(uint32_t seed, const uint8_t *bytes, size_t count) 
   return ~crc;
 }
 
+static void put_word(uint8_t *to, uint64_t word) {
+  for (int i = 0; i < 8; i++) to[i] = (uint8_t)(word >> 8 * i);
+}
+
 static uint32_t seal_table(uint64_t a, uint64_t b, uint64_t c, void *to, const void *from, size_t count) {
   uint8_t words[24];
-  for (int i = 0; i < 8; i++) {
-    words[i] = (uint8_t)(a >> 8 * i);
-    words[8 + i] = (uint8_t)(b >> 8 * i);
-    words[16 + i] = (uint8_t)(c >> 8 * i);
-  }
+  put_word(words, a);
+  put_word(words + 8, b);
+  put_word(words + 16, c);
   if (count > 0) memcpy(to, from, count);
   return crc32c_table(crc32c_table(0, words, sizeof words), to, count);
+}
+
+static __attribute__((noinline)) void write_head_table(
+    uint8_t *to, uint32_t tag, uint64_t sizes, uint64_t entry_bytes, uint64_t receiver, uint64_t sender, uint64_t term,
+    uint64_t commit, uint64_t log_term, uint64_t vote, uint64_t index, uint64_t context, uint64_t reject_hint) {
+  const uint64_t words[] = {sizes, entry_bytes, receiver, sender, term, log_term, index, commit, vote, reject_hint, context};
+  for (int i = 0; i < 4; i++) to[4 + i] = (uint8_t)(tag >> 8 * i);
+  for (int i = 0; i < 11; i++) put_word(to + 8 + 8 * i, words[i]);
+  const uint32_t checksum = crc32c_table(0, to + 4, 92);
+  for (int i = 0; i < 4; i++) to[i] = (uint8_t)(checksum >> 8 * i);
 }
 
 #if defined(__x86_64__)
@@ -162,8 +174,13 @@ seal_hardware(uint64_t a, uint64_t b, uint64_t c, uint8_t *to, const uint8_t *fr
   return ~advance(crc, to, from, count, 1);
 }
 
-// The 92 bytes of a message's header: a half word and 11 words, in three chains of four links. They were mostly written
+// The 92 bytes of a message's header: a half word and 11 words, in three chains of four links. They were often written
 // word by word just before: read in wider pieces, they would have to wait until they are in the cache.
+CWEIR_TARGET static inline __attribute__((always_inline)) uint32_t join_head(uint64_t first, uint64_t second, uint64_t last) {
+  const uint64_t joined = multiply(first, shift_words[8]) ^ multiply(second, shift_words[4]);
+  return ~(uint32_t)(CRC64(0, joined) ^ last);
+}
+
 CWEIR_TARGET static uint32_t head_hardware(const uint8_t *bytes) {
   uint32_t half;
   memcpy(&half, bytes, 4);
@@ -172,8 +189,34 @@ CWEIR_TARGET static uint32_t head_hardware(const uint8_t *bytes) {
   for (int i = 0; i < 3; i++) first = CRC64(first, load(words + 8 * i));
   for (int i = 3; i < 7; i++) second = CRC64(second, load(words + 8 * i));
   for (int i = 7; i < 11; i++) last = CRC64(last, load(words + 8 * i));
-  const uint64_t joined = multiply(first, shift_words[8]) ^ multiply(second, shift_words[4]);
-  return ~(uint32_t)(CRC64(0, joined) ^ last);
+  return join_head(first, second, last);
+}
+
+// A word on its way from one place to another, through a register of its own: see above.
+CWEIR_TARGET static inline __attribute__((always_inline)) uint64_t carry(uint64_t crc, uint8_t *to, uint64_t word) {
+  __asm__("" : "+r"(word));
+  store(to, word);
+  return CRC64(crc, word);
+}
+
+CWEIR_TARGET static void write_head_hardware(
+    uint8_t *to, uint32_t tag, uint64_t sizes, uint64_t entry_bytes, uint64_t receiver, uint64_t sender, uint64_t term,
+    uint64_t commit, uint64_t log_term, uint64_t vote, uint64_t index, uint64_t context, uint64_t reject_hint) {
+  memcpy(to + 4, &tag, 4);
+  uint64_t first = CRC32(0xFFFFFFFFu, tag), second = 0, last = 0;
+  first = carry(first, to + 8, sizes);
+  first = carry(first, to + 16, entry_bytes);
+  first = carry(first, to + 24, receiver);
+  second = carry(second, to + 32, sender);
+  second = carry(second, to + 40, term);
+  second = carry(second, to + 48, log_term);
+  second = carry(second, to + 56, index);
+  last = carry(last, to + 64, commit);
+  last = carry(last, to + 72, vote);
+  last = carry(last, to + 80, reject_hint);
+  last = carry(last, to + 88, context);
+  const uint32_t checksum = join_head(first, second, last);
+  memcpy(to, &checksum, 4);
 }
 #endif
 
@@ -205,19 +248,25 @@ WIDE_TARGET static inline __attribute__((always_inline)) uint32_t
 advance_chunks(uint32_t crc, uint8_t *to, const uint8_t *from, size_t chunks, int copies) {
   const uint64_t(*factors)[8] = wide_factors + WIDE_CHUNKS - chunks;
   __m512i sum = _mm512_setzero_si512();
-  __m512i seed = _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)crc));
+  // In the first word, or as if it lay there alone: where bytes are only read, what comes late out of a chain of CRC
+  // instructions then keeps nothing else waiting. Where they are copied, a multiplication costs more than the wait.
+  __m512i front = _mm512_setzero_si512();
+  __m128i seed = _mm_cvtsi32_si128((int)crc);
+  if (copies) front = _mm512_zextsi128_si512(seed);
+  else seed = _mm_clmulepi64_si128(seed, _mm_loadl_epi64((const void *)factors[0]), 0x00);
 #pragma clang loop unroll_count(2)
   for (size_t i = 0; i < chunks; i++) {
     const __m512i data = _mm512_loadu_si512(from + 64 * i);
     if (copies) _mm512_storeu_si512(to + 64 * i, data);
     const __m512i factor = _mm512_load_si512(factors[i]);
-    const __m512i words = _mm512_xor_si512(data, seed);
-    seed = _mm512_setzero_si512();
+    const __m512i words = copies ? _mm512_xor_si512(data, front) : data;
+    front = _mm512_setzero_si512();
     sum = _mm512_ternarylogic_epi64(
         sum, _mm512_clmulepi64_epi128(words, factor, 0x00), _mm512_clmulepi64_epi128(words, factor, 0x11), 0x96);
   }
   const __m256i half = _mm256_xor_si256(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
-  const __m128i quarter = _mm_xor_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  __m128i quarter = _mm_xor_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  if (!copies) quarter = _mm_xor_si128(quarter, seed);
   const uint64_t state = _mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(quarter));
   return (uint32_t)_mm_crc32_u64(state, (uint64_t)_mm_extract_epi64(quarter, 1));
 }
@@ -319,8 +368,9 @@ verify_frames_hardware(const uint8_t *bytes, size_t count, struct cweir_frame_ru
 #endif
 
 #if defined(__x86_64__)
-// As many frames as a group has: then there may be a group again.
+// Then there may be a run of alike ones again.
 #define BETWEEN_GROUPS 8
+#define WIDE_END (wide_factors[WIDE_CHUNKS - 1] + 8)
 
 WIDE_TARGET static size_t
 verify_few_frames_wide(const uint8_t *bytes, size_t count, struct cweir_frame_run *run) {
@@ -336,10 +386,11 @@ verify_few_frames_wide(const uint8_t *bytes, size_t count, struct cweir_frame_ru
 static size_t verify_frames_wide(const uint8_t *bytes, size_t count, struct cweir_frame_run *run) {
   size_t position = 0;
   for (;;) {
-    position += cweir_verify_frame_groups(bytes + position, count - position, run, wide_factors[WIDE_CHUNKS - 1]);
+    position += cweir_verify_frame_groups(bytes + position, count - position, run, WIDE_END);
     const size_t verified = verify_few_frames_wide(bytes + position, count - position, run);
-    if (verified == 0) return position;
     position += verified;
+    // Most runs are one frame: they do not come back to see that nothing is left.
+    if (verified == 0 || position == count) return position;
   }
 }
 #endif
@@ -406,6 +457,18 @@ uint32_t cweir_crc32c_head(const void *bytes) {
   return crc32c_table(0, bytes, 92);
 }
 
+void cweir_write_message_head(
+    void *to, uint32_t tag, uint64_t sizes, uint64_t entry_bytes, uint64_t receiver, uint64_t sender, uint64_t term,
+    uint64_t commit, uint64_t log_term, uint64_t vote, uint64_t index, uint64_t context, uint64_t reject_hint) {
+#if CWEIR_HARDWARE
+  if (__builtin_expect(is_hardware, 1))
+    return write_head_hardware(
+        to, tag, sizes, entry_bytes, receiver, sender, term, commit, log_term, vote, index, context, reject_hint);
+#endif
+  write_head_table(
+      to, tag, sizes, entry_bytes, receiver, sender, term, commit, log_term, vote, index, context, reject_hint);
+}
+
 size_t cweir_verify_frames(const void *bytes, size_t count, struct cweir_frame_run *run) {
   run->entries = 0;
 #if defined(__x86_64__)
@@ -415,4 +478,14 @@ size_t cweir_verify_frames(const void *bytes, size_t count, struct cweir_frame_r
   if (__builtin_expect(is_hardware, 1)) return verify_frames_hardware(bytes, count, run);
 #endif
   return 0;
+}
+
+uint64_t cweir_sum_frames(const void *bytes, size_t frames, size_t stride) {
+#if defined(__x86_64__)
+  if (is_wide) return cweir_sum_frame_groups(bytes, frames, stride, WIDE_END);
+#endif
+  uint64_t sum = 0;
+  const uint8_t *frame = bytes;
+  for (size_t i = 0; i < frames; i++) sum ^= cweir_crc32c(0, frame + i * stride + 8, stride - 8);
+  return sum;
 }

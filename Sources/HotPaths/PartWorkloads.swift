@@ -1,3 +1,4 @@
+import CWeir
 @_spi(Parts) import WeirCore
 
 extension HotPaths {
@@ -10,6 +11,13 @@ extension HotPaths {
         makeWorkload: { Part(part) })
     } + [
       path("part-splitmix64", .broadcastQueue, "draw a number") { Draw() },
+      path(
+        "part-quorum-acknowledgements", .quorumCommit, "read one acknowledgement, as the suite does, and no more"
+      ) { ReadAcknowledgements() },
+      path(
+        "part-checksums-64x128B", .messageEncoding,
+        "the instructions that the checksums of 64 entries of 128 bytes take, and nothing else"
+      ) { Checksums() },
       path("part-quorum-by-id", .quorumCommit, "commit index of 3 voters, looked up by id") { QuorumByID() },
       path("part-slab-reference", .logAppend, "count the references of two slabs, one up and one down") { Reference() },
       path("part-message-copy", .messageEncoding, "copy a message with an entry over another") { CopyOfMessage() },
@@ -74,6 +82,20 @@ private final class QuorumByID: Workload {
       sum &+= configuration.committedIndex { id in (number &* 31 &+ id &* 17) & 63 }
     }
     sink &+= sum
+  }
+}
+
+private final class Checksums: Workload {
+  let operationsPerStep = 100
+  private let slab: Slab
+  private let byteCount: Int
+  private(set) var sink: UInt64 = 0
+
+  init() { (slab, byteCount) = HotPaths.received(HotPaths.appendMessage(entries: Shape.batch)) }
+
+  func step() {
+    let frames = UnsafeRawBufferPointer(slab.bytes(in: MessageCodec.fixedHeaderBytes..<byteCount))
+    for _ in 0..<operationsPerStep { sink &+= cweir_sum_frames(frames.baseAddress, Shape.batch, Shape.frameBytes) }
   }
 }
 

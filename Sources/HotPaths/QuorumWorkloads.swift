@@ -68,6 +68,27 @@ private final class Acknowledge: Workload {
   }
 }
 
+/// What it takes to come by the acknowledgements, which is part of every figure of this suite.
+final class ReadAcknowledgements: Workload {
+  let operationsPerStep = Acknowledgements.count
+  private let acknowledgements = Acknowledgements(voters: 3)
+  private var base: UInt64 = 0
+  private(set) var sink: UInt64 = 0
+
+  func step() {
+    sink &+= Self.run(acknowledgements, base: base)
+    base += UInt64(Acknowledgements.count)
+  }
+
+  private static func run(_ acknowledgements: Acknowledgements, base: UInt64) -> UInt64 {
+    var sink: UInt64 = 0
+    for position in 0..<Acknowledgements.count {
+      sink = max(sink, base + acknowledgements.advances[position]) &+ UInt64(acknowledgements.slots[position])
+    }
+    return sink
+  }
+}
+
 private final class AcknowledgeJoint: Workload {
   let operationsPerStep = Acknowledgements.count
   private let acknowledgements = Acknowledgements(voters: 4)

@@ -1,15 +1,16 @@
 // Cost per frame: the checksum over its bytes, and a compare of length, index, term and kind with what they must be, which
-// never mispredicts on good input. Nothing is copied. Frames that are alike (of one length from 136 to 320 bytes, of one
-// term and kind) are verified eight at a time: see frame_groups.c.
+// never mispredicts on good input. Nothing is copied. Frames that are alike (of one length from 121 to 512 bytes, of one
+// term and kind, eight or more) are verified four at a time: see frame_groups.c.
 //
-// Measured (`bench hot-paths message-decode`, 2-core EPYC 9005 with AVX-512): 2.9 ns an entry of 128 bytes among 64, 3.7
-// before there were groups. memcpy of the same bytes out of the first-level cache takes 1.2 to 1.4.
+// Measured (`bench hot-paths message-decode`, 2-core EPYC 9004 with AVX-512, less a heartbeat): 3.2 ns an entry of 128 bytes
+// among 64, 25 for one alone in its message, 10 of them in the loop over frames. memcpy of the same bytes out of the
+// first-level cache takes 1.6.
 //
-// The floor for the 152 bytes under such a checksum: the 512-bit multiplications take 64 bytes in 4 cycles, the CRC
-// instruction 8 bytes in 0.4, both measured alone with nothing to wait for. Shared out as here, 64 bytes to the one and 88
-// and the ends of the sum to the other, that is 5.5 cycles, 1.5 ns; it is met at twice that, where the chains wait.
-// One checksum over the whole batch would be cheaper, and would have to be thrown away on arrival: it is the frame's own
-// that goes into the follower's log and onto its disk, and it is the only one that covers the entries on their way.
+// The floor for the 152 bytes under such a checksum is what its instructions take when nothing is looked at but their
+// number: 2.1 ns (`bench hot-paths --parts checksums`: 137 to 141 ns for 64 entries). Each of the two units alone would
+// need 1.6 there: three 512-bit multiplications a frame at 2 cycles each, six CRC instructions at one. One checksum over
+// the whole batch would be cheaper, and would have to be thrown away on arrival: it is the frame's own that goes into the
+// follower's log and onto its disk, and it is the only one that covers the entries on their way.
 
 import CWeir
 

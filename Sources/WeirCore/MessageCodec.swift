@@ -1,10 +1,10 @@
-// Cost of encoding a common message: 12 stores of 8 bytes and a checksum over 92, entries untouched.
+// Cost of encoding a common message: 12 stores of 8 bytes and a checksum over 92 on the way, entries untouched.
 // Cost of decoding: the same checksum, 12 loads, and per entry what `EntryRun` costs; no entry is copied.
 //
-// Measured (`bench hot-paths message`, 2-core EPYC 9005 with AVX-512, medians of CPU time): encode 13.7 ns whatever the
-// number of entries; decode 10 ns without entries, 28 to 29 with one of 128 bytes, 194 with 64 of them (memcpy of the same
-// bytes out of the first-level cache: 92 in the same run). What is above memcpy there is the price of checksums that each
-// entry keeps for life: see `EntryRun`.
+// Measured (`bench hot-paths message`, 2-core EPYC 9004 with AVX-512, medians of CPU time): encode 12 to 13 ns whatever the
+// number of entries; decode 11.5 ns without entries, 36 with one of 128 bytes, 214 with 64 of them (memcpy of the same
+// bytes out of the first-level cache: 101 in the same run). What is above memcpy there is the price of checksums that each
+// entry keeps for life, of whose instructions the bare ones take 137: see `EntryRun`.
 
 import CWeir
 
@@ -115,20 +115,14 @@ public enum MessageCodec {
     }
     let tag = UInt32(version) | UInt32(message.type.rawValue) << 8 | UInt32(flags) << 16
     let sizes = UInt64(headerBytes) | UInt64(message.entries.count) << 32
-    unsafe base.storeBytes(of: tag.littleEndian, toByteOffset: 4, as: UInt32.self)
-    unsafe base.storeBytes(of: sizes.littleEndian, toByteOffset: 8, as: UInt64.self)
-    unsafe base.storeBytes(of: UInt64(message.entries.byteCount).littleEndian, toByteOffset: 16, as: UInt64.self)
-    unsafe base.storeBytes(of: message.to.littleEndian, toByteOffset: 24, as: UInt64.self)
-    unsafe base.storeBytes(of: message.from.littleEndian, toByteOffset: 32, as: UInt64.self)
-    unsafe base.storeBytes(of: message.term.littleEndian, toByteOffset: 40, as: UInt64.self)
-    unsafe base.storeBytes(of: message.logTerm.littleEndian, toByteOffset: 48, as: UInt64.self)
-    unsafe base.storeBytes(of: message.index.littleEndian, toByteOffset: 56, as: UInt64.self)
-    unsafe base.storeBytes(of: message.commit.littleEndian, toByteOffset: 64, as: UInt64.self)
-    unsafe base.storeBytes(of: message.vote.littleEndian, toByteOffset: 72, as: UInt64.self)
-    unsafe base.storeBytes(of: message.rejectHint.littleEndian, toByteOffset: 80, as: UInt64.self)
-    unsafe base.storeBytes(of: message.context.littleEndian, toByteOffset: 88, as: UInt64.self)
-    let checksum = unsafe headerChecksum(base, headerBytes: headerBytes)
-    unsafe base.storeBytes(of: checksum.littleEndian, as: UInt32.self)
+    let byteCount = message.entries.byteCount
+    unsafe cweir_write_message_head(
+      base, tag, sizes, UInt64(byteCount), message.to, message.from, message.term, message.commit, message.logTerm,
+      message.vote, message.index, message.context, message.rejectHint)
+    if headerBytes != fixedHeaderBytes {
+      let checksum = unsafe headerChecksum(base, headerBytes: headerBytes)
+      unsafe base.storeBytes(of: checksum.littleEndian, as: UInt32.self)
+    }
     return headerBytes
   }
 

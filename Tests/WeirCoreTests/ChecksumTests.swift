@@ -45,4 +45,25 @@ import WeirCore
       }
     }
   }
+
+  @Test func aHeadIsWrittenWithTheChecksumOfItsBytes() {
+    var random = SplitMix64(seed: 9)
+    for offset in 0..<64 {
+      let tag = UInt32(truncatingIfNeeded: random.next())
+      let words = (0..<11).map { _ in random.next() }
+      var bytes = [UInt8](repeating: 0xEE, count: 176)
+      bytes.withUnsafeMutableBytes { all in
+        guard let base = all.baseAddress else { return }
+        cweir_write_message_head(
+          base + offset, tag, words[0], words[1], words[2], words[3], words[4], words[7], words[5], words[8], words[6],
+          words[10], words[9])
+      }
+      var expected = (0..<4).map { UInt8(truncatingIfNeeded: tag >> UInt32(8 * $0)) }
+      for word in words { expected += (0..<8).map { UInt8(truncatingIfNeeded: word >> UInt64(8 * $0)) } }
+      let checksum = cweir_crc32c_portable(0, expected, 92)
+      expected = (0..<4).map { UInt8(truncatingIfNeeded: checksum >> UInt32(8 * $0)) } + expected
+      #expect(Array(bytes[offset..<offset + 96]) == expected)
+      #expect(bytes[..<offset].allSatisfy { $0 == 0xEE } && bytes[(offset + 96)...].allSatisfy { $0 == 0xEE })
+    }
+  }
 }

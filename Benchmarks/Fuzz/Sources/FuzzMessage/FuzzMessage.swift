@@ -4,7 +4,8 @@ import WeirCore
 
 // Raft messages: bytes from a peer must be decoded or refused, in bounded memory, and what was decoded must be written
 // back as the very same bytes. The first byte of the input says which checksums are made right beforehand, because the
-// fuzzer does not guess them: with all of them wrong nothing behind the first check would ever be reached.
+// fuzzer does not guess them: with all of them wrong nothing behind the first check would ever be reached. It may also say
+// that the input describes an append of entries that are alike, which are verified together.
 
 final class MessageFuzzer {
   private static let maximumBytes = 1 << 16
@@ -13,11 +14,29 @@ final class MessageFuzzer {
 
   func run(_ input: UnsafeBufferPointer<UInt8>) {
     guard let choice = input.first, input.count - 1 <= Self.maximumBytes else { return }
+    if choice & 4 != 0 { return runAlike(UnsafeBufferPointer(rebasing: input[1...]), choice) }
     let byteCount = input.count - 1
     slab.bytes.copyBytes(from: UnsafeRawBufferPointer(input)[1...])
     let message = UnsafeMutableRawBufferPointer(rebasing: slab.bytes[0..<byteCount])
     if choice & 1 == 0 { sealFrames(message) }
     if choice & 2 == 0 { sealMessage(message, depth: 0) }
+    check(byteCount)
+  }
+
+  private func runAlike(_ input: UnsafeBufferPointer<UInt8>, _ choice: UInt8) {
+    guard let frames = AlikeFrames(input) else { return }
+    let header = MessageCodec.fixedHeaderBytes
+    let byteCount = header + frames.byteCount
+    frames.write(
+      to: UnsafeMutableRawBufferPointer(rebasing: slab.bytes[header...]), firstIndex: 42, term: 6,
+      areChangesSealed: choice & 1 == 0)
+    var message = Message(type: .append, to: 2, from: 1, term: 7)
+    message.index = 41
+    message.logTerm = 6
+    MessageCodec.encodeHeader(of: message, into: slab.bytes)
+    slab.bytes.storeBytes(of: UInt32(frames.count), toByteOffset: 12, as: UInt32.self)
+    slab.bytes.storeBytes(of: UInt32(frames.byteCount), toByteOffset: 16, as: UInt32.self)
+    sealMessage(UnsafeMutableRawBufferPointer(rebasing: slab.bytes[0..<byteCount]), depth: 0)
     check(byteCount)
   }
 
@@ -35,8 +54,9 @@ final class MessageFuzzer {
         .copyMemory(from: slice.slab.bytes(in: slice.offset..<slice.offset + slice.byteCount))
       written += slice.byteCount
     }
-    let isSame = again.bytes[0..<written].elementsEqual(slab.bytes[0..<byteCount])
-    precondition(isSame, "read as something else than it was")
+    precondition(written == byteCount)
+    let isSame = cfuzz_are_equal(again.bytes.baseAddress, slab.bytes.baseAddress, byteCount)
+    precondition(isSame == 1, "read as something else than it was")
     // Every byte of every entry can be read, and a log takes what an append carries.
     var payloadBytes = 0
     decoded.entries.forEach { header, payload in payloadBytes += payload.byteCount + header.payloadBytes }
