@@ -113,7 +113,8 @@ let package = Package(
     .testTarget(
       name: "WeirCoreTests", dependencies: ["WeirCore", "CWeir", "HotPaths", "CAllocationCounter", "TestSupport"],
       swiftSettings: optimized),
-    .testTarget(name: "RaftTests", dependencies: ["Raft"], exclude: ["Scripts"], swiftSettings: optimized),
+    .testTarget(
+      name: "RaftTests", dependencies: ["Raft", "TestSupport"], exclude: ["Scripts"], swiftSettings: optimized),
     .testTarget(
       name: "GossipTests", dependencies: ["Gossip", "CAllocationCounter", "TestSupport"], swiftSettings: common),
     .testTarget(name: "HTTPWireTests", dependencies: ["HTTPWire"], swiftSettings: common),
@@ -130,7 +131,7 @@ let package = Package(
     .testTarget(name: "MeasureTests", dependencies: ["Measure"], swiftSettings: common),
     .testTarget(name: "LinearizabilityTests", dependencies: ["Linearizability"], swiftSettings: common),
     .testTarget(name: "LoadTests", dependencies: ["Load"], swiftSettings: common),
-    .testTarget(name: "SimulationTests", dependencies: ["Simulation"], swiftSettings: optimized),
+    .testTarget(name: "SimulationTests", dependencies: ["Simulation", "TestSupport"], swiftSettings: optimized),
     .testTarget(name: "ReportTests", dependencies: ["Report"], swiftSettings: common),
     .testTarget(name: "GateTests", dependencies: ["Gate"], swiftSettings: common),
     .testTarget(name: "BenchTests", dependencies: ["Load", "Measure"], swiftSettings: common),

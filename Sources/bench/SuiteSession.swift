@@ -13,6 +13,23 @@ enum SuiteSession {
   static func run(
     _ plan: SuitePlan, options: SuiteOptions, measuresHotPaths: Bool = false, factory: (any TargetFactory)? = nil
   ) throws -> BenchSummary {
+    let summary = try measure(plan, options: options, measuresHotPaths: measuresHotPaths, factory: factory)
+    try conclude(summary)
+    return summary
+  }
+
+  /// Ends with the status that a summary deserves.
+  /// - Throws: `ExitStatus` unless it is valid.
+  static func conclude(_ summary: BenchSummary) throws {
+    if summary.aborted { throw ExitStatus.interrupted }
+    if !summary.valid { throw ExitStatus.invalidRun }
+  }
+
+  /// The same without a judgement: a summary that says of itself whether it is valid, written and shown.
+  /// - Throws: `UsageError` before anything is started.
+  static func measure(
+    _ plan: SuitePlan, options: SuiteOptions, measuresHotPaths: Bool = false, factory: (any TargetFactory)? = nil
+  ) throws -> BenchSummary {
     let started = Date()
     let machine = MachineReader.fingerprint()
     try checkWritable(options)
@@ -47,8 +64,6 @@ enum SuiteSession {
     try files.write(summary, outcome, startedEpochSeconds: started.timeIntervalSince1970)
     if let path = options.history { try ResultFiles.writeHistory(outcome.history, to: path) }
     try show(summary, files: files, json: options.json)
-    if summary.aborted { throw ExitStatus.interrupted }
-    if !summary.valid { throw ExitStatus.invalidRun }
     return summary
   }
 

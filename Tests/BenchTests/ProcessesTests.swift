@@ -53,11 +53,15 @@ struct ProcessesTests {
 
   private static let arguments = ["processes", "--keys", "500"]
 
-  @Test("The suite over processes is checked like any other, and every process ends with it")
+  @Test("The suite over processes is checked like any other, compared with one process, and every process ends with it")
   func suite() throws {
     try BenchProcess.withFolder { folder in
-      let output = try BenchProcess.run(["processes", "--scale", "0.05", "--keys", "500", "--json", "-"], in: folder)
-      let summary = try JSONDecoder().decode(BenchSummary.self, from: Data(output.standardOutput.utf8))
+      let file = folder.appendingPathComponent("apart.json")
+      let output = try BenchProcess.run(
+        ["processes", "--scale", "0.02", "--keys", "500", "--compare", "--json", file.path], in: folder)
+      let summary = try JSONDecoder().decode(BenchSummary.self, from: Data(contentsOf: file))
+      let table = output.standardOutput.components(separatedBy: "processes, one process").last ?? ""
+      for run in summary.runs { #expect(table.contains(run.name), "\(output.standardOutput)") }
       #expect(CommandLineTests.timingAside(summary.problems) == [])
       #expect(summary.configuration.target == "processes")
       #expect(summary.configuration.readiness == "poll")
@@ -96,7 +100,7 @@ struct ProcessesTests {
   @Test("A node process that dies makes the run invalid, and the others end with it")
   func lostChild() throws {
     try BenchProcess.withFolder { folder in
-      let bench = try Running(Self.arguments + ["--scale", "0.1"], in: folder)
+      let bench = try Running(Self.arguments + ["--scale", "0.05"], in: folder)
       #expect(Self.eventually { bench.children.count(where: Self.isThere) == 3 })
       let children = bench.children
       // Not before the cluster serves: a cluster that does not come up is another failure.

@@ -1,8 +1,9 @@
 @_spi(Testing) import Raft
+import TestSupport
 import Testing
 import WeirCore
 
-@Suite struct LeaseTests {
+@Suite(.disabled(if: Sanitizers.isThreadSanitized, "\(Sanitizers.oneThreadReason)")) struct LeaseTests {
   /// Within the bound: the lease of 45 ms, measured by a clock 4 % slow, lasts 46.9 ms; a promise of 50 ms, measured by one
   /// 4 % fast, 48.1 ms.
   @Test func noStaleReadWithinTheDriftBound() throws {

@@ -1,10 +1,11 @@
 import Foundation
+import TestSupport
 import Testing
 
 @testable import Simulation
 
 /// Whole clusters from seeds: everything on, every invariant after every event.
-@Suite("Seeds")
+@Suite("Seeds", .disabled(if: Sanitizers.isThreadSanitized, "\(Sanitizers.oneThreadReason)"))
 struct SeedTests {
   /// Longer runs where they were asked for.
   static let isLong = ProcessInfo.processInfo.environment["WEIR_LONG_TESTS"] == "1"

@@ -144,7 +144,7 @@ import WeirTransport
   }
 
   @Test func aTransferThatIsUnderWayWhenItsNodeStopsIsAnswered() throws {
-    try withCluster(3, seed: 23, adjust: { $0.electionTicks = 500 }) { cluster, leader in
+    try withCluster(3, seed: 23, adjust: { $0.electionTicks = 150 }) { cluster, leader in
       let target = try #require(cluster.nodes.first { $0 !== leader })
       target.stop()
       let answer = Answer<Void>()

@@ -61,7 +61,7 @@ import WeirTransport
   }
 
   @Test func withoutAQuorumTheCommitTimeoutSaysThatTheOutcomeIsUnknown() async throws {
-    try await withLeader(3, adjust: { $0.electionTicks = 500 }) { cluster, leader in
+    try await withLeader(3, adjust: { $0.electionTicks = 150 }) { cluster, leader in
       for node in cluster.nodes where node !== leader { node.stop() }
       let timeouts = ApplyTimeouts(enqueueNanoseconds: 50_000_000, commitNanoseconds: 200_000_000)
       let error = await #expect(throws: NodeError.self) {

@@ -61,7 +61,6 @@ public enum Command {
 
     var hasTimes: Bool { asOfMilliseconds != 0 || deadlineMilliseconds != 0 }
     var flags: UInt8 { condition.rawValue | (keepsDeadline ? 4 : 0) | (hasTimes ? 8 : 0) }
-    var isPlain: Bool { flags == 0 }
   }
 
   /// Size of the fixed header in bytes.
@@ -130,13 +129,15 @@ public enum Command {
     unsafe withUnsafeBytes(of: head) { unsafe output.append(contentsOf: $0) }
   }
 
-  /// Where a command's parts lie in its payload.
+  /// Where a command's parts lie in its payload. Small: it is found twice for every entry that is applied, and a layout that
+  /// carried the options of the few commands that have some made a write of all nodes cost a sixth more.
   @frozen
   public struct Layout: Sendable, Hashable {
     public var operation: Operation
+    /// As they stand in the payload; 0: a plain set or delete, or no options.
+    public var flags: UInt8 = 0
     public var key: Range<Int>
     public var value: Range<Int>
-    public var options = Options()
   }
 
   /// Checks a payload and finds its parts.
@@ -144,24 +145,47 @@ public enum Command {
     guard payload.byteCount >= headerBytes else { throw .malformed }
     // Safe: the header's 12 bytes were just seen to be there.
     let head = unsafe UInt32(littleEndian: payload.unsafeLoadUnaligned(as: UInt32.self))
+    guard head <= UInt32(Operation.delete.rawValue) else { return try decodeWithOptions(payload, head: head) }
+    let (keyBytes, valueBytes) = try lengths(payload)
+    guard payload.byteCount == headerBytes + keyBytes + valueBytes else { throw .malformed }
+    return Layout(
+      operation: head == 0 ? .set : .delete, key: headerBytes..<headerBytes + keyBytes,
+      value: headerBytes + keyBytes..<headerBytes + keyBytes + valueBytes)
+  }
+
+  @inline(__always)
+  private static func lengths(_ payload: RawSpan) throws(CommandError) -> (key: Int, value: Int) {
+    // Safe: callers have seen the header.
     let keyBytes = Int(unsafe UInt32(littleEndian: payload.unsafeLoadUnaligned(fromByteOffset: 4, as: UInt32.self)))
     let valueBytes = Int(unsafe UInt32(littleEndian: payload.unsafeLoadUnaligned(fromByteOffset: 8, as: UInt32.self)))
-    guard head <= 0xFFFF, let operation = Operation(rawValue: UInt8(truncatingIfNeeded: head)) else {
-      throw .malformed
-    }
-    if operation == .several { return try decodeSeveral(payload, flags: head >> 8, keyBytes, valueBytes) }
     guard keyBytes > 0 else { throw .emptyKey }
     guard keyBytes <= maximumKeyBytes else { throw .keyTooLarge(bytes: keyBytes) }
     guard valueBytes <= maximumValueBytes else { throw .valueTooLarge(bytes: valueBytes) }
-    let options = head <= 0xFF ? Options() : try decodeOptions(payload, flags: UInt8(truncatingIfNeeded: head >> 8))
+    return (keyBytes, valueBytes)
+  }
+
+  /// Everything that is not a plain set or delete.
+  @inline(never)
+  private static func decodeWithOptions(_ payload: RawSpan, head: UInt32) throws(CommandError) -> Layout {
+    guard head <= 0xFFFF, let operation = Operation(rawValue: UInt8(truncatingIfNeeded: head)) else {
+      throw .malformed
+    }
+    let flags = UInt8(truncatingIfNeeded: head >> 8)
+    if operation == .several { return try decodeSeveral(payload, flags: flags) }
+    let (keyBytes, valueBytes) = try lengths(payload)
+    let options = try decodeOptions(payload, flags: flags)
     let start = headerBytes + (options.hasTimes ? timesBytes : 0)
     guard payload.byteCount == start + keyBytes + valueBytes else { throw .malformed }
     let layout = Layout(
-      operation: operation, key: start..<start + keyBytes, value: start + keyBytes..<payload.byteCount,
-      options: options)
-    guard operation.rawValue > 1 || !options.isPlain else { return layout }
-    guard isSound(layout) else { throw .malformed }
+      operation: operation, flags: flags, key: start..<start + keyBytes, value: start + keyBytes..<payload.byteCount)
+    guard isSound(layout, options) else { throw .malformed }
     return layout
+  }
+
+  /// The options of a command that was decoded.
+  static func options(of layout: Layout, _ payload: RawSpan) -> Options {
+    guard layout.flags != 0, let options = try? decodeOptions(payload, flags: layout.flags) else { return Options() }
+    return options
   }
 
   private static func decodeOptions(_ payload: RawSpan, flags: UInt8) throws(CommandError) -> Options {
@@ -181,8 +205,7 @@ public enum Command {
   }
 
   /// Whether a command has what its operation takes, and nothing else: one that a reader could take for two things is none.
-  private static func isSound(_ layout: Layout) -> Bool {
-    let options = layout.options
+  private static func isSound(_ layout: Layout, _ options: Options) -> Bool {
     guard layout.operation == .set || options.condition == .always && !options.keepsDeadline else { return false }
     return switch layout.operation {
     case .set: !options.keepsDeadline || options.deadlineMilliseconds == 0
@@ -194,9 +217,10 @@ public enum Command {
     }
   }
 
-  private static func decodeSeveral(
-    _ payload: RawSpan, flags: UInt32, _ keyBytes: Int, _ valueBytes: Int
-  ) throws(CommandError) -> Layout {
+  private static func decodeSeveral(_ payload: RawSpan, flags: UInt8) throws(CommandError) -> Layout {
+    // Safe: the caller has seen the header.
+    let keyBytes = unsafe UInt32(littleEndian: payload.unsafeLoadUnaligned(fromByteOffset: 4, as: UInt32.self))
+    let valueBytes = Int(unsafe UInt32(littleEndian: payload.unsafeLoadUnaligned(fromByteOffset: 8, as: UInt32.self)))
     guard flags == 0, keyBytes == 0, valueBytes > 0, payload.byteCount == headerBytes + valueBytes else {
       throw .malformed
     }

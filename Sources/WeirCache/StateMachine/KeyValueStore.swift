@@ -235,12 +235,13 @@ public final class KeyValueStore: @unchecked Sendable {
     return apply(layout, payload, hash: hash)
   }
 
+  @inline(__always)
   private func apply(_ layout: Command.Layout, _ payload: RawSpan, hash: UInt64) -> CommandResult {
     let key = payload.extracting(layout.key)
     switch layout.operation {
-    case .set where layout.options.isPlain:
+    case .set where layout.flags == 0:
       return .set(existed: set(key, to: payload.extracting(layout.value), hash: hash))
-    case .delete where layout.options.isPlain: return .deleted(existed: remove(key, hash: hash))
+    case .delete where layout.flags == 0: return .deleted(existed: remove(key, hash: hash))
     case .several: return applySeveral(payload)
     case .set, .delete, .increment, .expire, .removeExpired: return applyOne(layout, payload, hash)
     }

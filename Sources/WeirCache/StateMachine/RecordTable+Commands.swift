@@ -7,10 +7,10 @@ extension RecordTable {
   /// - Parameter layout: as `Command.decode` found it in `payload`.
   mutating func apply(_ layout: Command.Layout, _ payload: RawSpan, hash: UInt64) -> CommandResult {
     let key = payload.extracting(layout.key)
-    let options = layout.options
+    let options = Command.options(of: layout, payload)
     let wasExpired = removeIfExpired(key, hash, asOf: options.asOfMilliseconds)
     switch layout.operation {
-    case .set: return set(layout, payload, key, hash)
+    case .set: return set(payload.extracting(layout.value), options, key, hash)
     case .delete: return .deleted(existed: remove(key: key, hash: hash))
     case .increment: return increment(key, hash, by: Self.number(payload.extracting(layout.value)))
     case .expire:
@@ -25,15 +25,15 @@ extension RecordTable {
   }
 
   private mutating func set(
-    _ layout: Command.Layout, _ payload: RawSpan, _ key: RawSpan, _ hash: UInt64
+    _ value: RawSpan, _ options: Command.Options, _ key: RawSpan, _ hash: UInt64
   ) -> CommandResult {
     let present = lookUp(key: key, hash: hash) { value, deadline in (exists: value != nil, deadline: deadline) }
-    switch layout.options.condition {
+    switch options.condition {
     case .ifAbsent where present.exists, .ifPresent where !present.exists: return .unmet
     case .always, .ifAbsent, .ifPresent: break
     }
-    let deadline = layout.options.keepsDeadline ? present.deadline : layout.options.deadlineMilliseconds
-    return .set(existed: set(key: key, value: payload.extracting(layout.value), hash: hash, deadline: deadline))
+    let deadline = options.keepsDeadline ? present.deadline : options.deadlineMilliseconds
+    return .set(existed: set(key: key, value: value, hash: hash, deadline: deadline))
   }
 
   private mutating func increment(_ key: RawSpan, _ hash: UInt64, by delta: Int64) -> CommandResult {

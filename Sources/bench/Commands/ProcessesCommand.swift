@@ -40,18 +40,32 @@ struct Processes: ParsableCommand {
     var suites = options.factory
     suites.scale = short ? 0.2 : scale
     let plan = suites.everything()
-    let apart = try SuiteSession.run(
+    let apart = try SuiteSession.measure(
       plan, options: options,
       factory: ProcessTargetFactory(
         eventLoop: options.eventLoop.configuration, connectionsPerSession: connections))
-    guard compare else { return }
+    // A run that a busy machine made invalid is still compared, and says so by its exit code; one that was stopped is not.
+    guard compare, !apart.aborted else { return try SuiteSession.conclude(apart) }
     var rest = options
     rest.json = nil
     rest.history = nil
     print("")
-    let together = try SuiteSession.run(plan, options: rest)
-    print("\nprocesses against one process           ops/s                CPU µs             p50 µs             p99 µs")
-    for (left, right) in zip(apart.runs, together.runs) { print(Self.row(left, right)) }
+    let together = try SuiteSession.measure(plan, options: rest)
+    Self.show(apart, beside: together)
+    try SuiteSession.conclude(apart)
+    try SuiteSession.conclude(together)
+  }
+
+  /// Each run of the one beside that of the same name in the other.
+  private static func show(_ apart: BenchSummary, beside together: BenchSummary) {
+    let columns = ["ops/s", "CPU µs", "p50 µs", "p99 µs"].map { String(repeating: " ", count: 14) + $0 }.joined()
+    print("\nprocesses, one process" + columns)
+    for left in apart.runs {
+      guard let right = together.runs.first(where: { $0.name == left.name && $0.operation == left.operation }) else {
+        continue
+      }
+      print(row(left, right))
+    }
   }
 
   private static func row(_ apart: RunSummary, _ together: RunSummary) -> String {

@@ -1,5 +1,6 @@
 import Foundation
 import Gossip
+import TestSupport
 import Testing
 
 @testable import Simulation
@@ -25,7 +26,7 @@ func gossipTrace(seed: UInt64) throws -> UInt64 {
   return simulation.trace.value
 }
 
-@Suite("Gossip in virtual time")
+@Suite("Gossip in virtual time", .disabled(if: Sanitizers.isThreadSanitized, "\(Sanitizers.oneThreadReason)"))
 struct GossipSimulationTests {
   private func cluster(
     _ nodeCount: Int, seed: UInt64, network: GossipNetwork = .calm,
@@ -151,7 +152,7 @@ struct GossipSimulationTests {
   }
 }
 
-@Suite("Figures of gossip, short form")
+@Suite("Figures of gossip, short form", .disabled(if: Sanitizers.isThreadSanitized, "\(Sanitizers.oneThreadReason)"))
 struct GossipExperimentTests {
   @Test("A dead member is suspected within two probe periods on average, and soon everybody knows")
   func detection() throws {
