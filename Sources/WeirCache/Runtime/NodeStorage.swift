@@ -326,7 +326,8 @@ struct RecoveredNode {
   ) throws -> RecoveredNode {
     let fileSystem = configuration.fileSystem
     try fileSystem.createDirectory(directory)
-    let snapshots = try SnapshotStore.open(fileSystem: fileSystem, directory: directory + "/snapshots")
+    let snapshots = try SnapshotStore.open(
+      fileSystem: fileSystem, directory: directory + "/snapshots", retained: configuration.retainedSnapshots)
     var newest = try snapshots.newest()
     var isNew = false
     if newest == nil, try isEmpty(directory + "/log", fileSystem) {
