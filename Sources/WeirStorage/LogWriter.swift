@@ -163,7 +163,7 @@ final class LogWriter: @unchecked Sendable {
   }
 
   private static func rewrite(_ file: any File, from start: Int, to end: Int) throws(FileError) {
-    let buffer = AlignedBuffer(capacity: 1 << 20)
+    let buffer = AlignedBuffer(capacity: min(1 << 20, max(end - start, 1)))
     var offset = start
     while offset < end {
       let count = min(buffer.capacity, end - offset)

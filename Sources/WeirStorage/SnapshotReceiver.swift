@@ -90,7 +90,7 @@ public final class SnapshotReceiver {
     }
     try store.guarded { () throws(FileError) in try file.synchronizeData() }
     isDone = true
-    return try store.publish(partialPath, metadata, fileBytes: fileBytes, keepsDiscarded: false)
+    return try store.publish(partialPath, metadata, fileBytes: fileBytes, keepsSpare: false)
   }
 
   /// Gives up and removes what has arrived.

@@ -16,8 +16,8 @@ public final class SnapshotStore: Sendable {
   let directory: String
   let retained: Int
   private let serial = Mutex<UInt64>(0)
-  /// Files of snapshots that are not retained any more, still to be taken off the disk.
-  private let discarded = Mutex<[String]>([])
+  /// The file of a snapshot that is not retained any more, for the next to be written over it.
+  private let spare = Mutex<String?>(nil)
 
   private init(fileSystem: any FileSystem, directory: String, retained: Int) {
     self.fileSystem = fileSystem
@@ -77,9 +77,15 @@ public final class SnapshotStore: Sendable {
     try reader(snapshot).verify()
   }
 
-  /// Begins a snapshot. Nothing of it counts until `SnapshotWriter.finish`.
+  /// Begins a snapshot, in the file of an earlier one if there is one to spare. Nothing of it counts until
+  /// `SnapshotWriter.finish`.
   public func create(_ metadata: SnapshotMetadata) throws(StorageError) -> SnapshotWriter {
-    try SnapshotWriter(store: self, metadata: metadata, temporaryPath: makeTemporaryPath())
+    let used = spare.withLock { path in
+      defer { path = nil }
+      return path
+    }
+    return try SnapshotWriter(
+      store: self, metadata: metadata, temporaryPath: used ?? makeTemporaryPath(), isReused: used != nil)
   }
 
   private func makeTemporaryPath() -> String {
@@ -111,9 +117,9 @@ public final class SnapshotStore: Sendable {
   }
 
   /// Gives a finished, synced file its name, and lets those go that are older than the retained ones.
-  /// - Parameter keepsDiscarded: their files only lose their names, and wait for `removeDiscarded`.
+  /// - Parameter keepsSpare: one of their files is kept for the next snapshot.
   func publish(
-    _ temporaryPath: String, _ metadata: SnapshotMetadata, fileBytes: Int, keepsDiscarded: Bool
+    _ temporaryPath: String, _ metadata: SnapshotMetadata, fileBytes: Int, keepsSpare: Bool
   ) throws(StorageError) -> Stored {
     let path = directory + "/" + SnapshotFormat.fileName(metadata)
     try guarded { () throws(FileError) in
@@ -122,43 +128,26 @@ public final class SnapshotStore: Sendable {
     }
     for old in try list().dropFirst(retained) where old.path != path {
       try guarded { () throws(FileError) in
-        guard keepsDiscarded else { return try fileSystem.remove(old.path) }
-        let discardedPath = makeTemporaryPath()
-        try fileSystem.rename(old.path, to: discardedPath)
-        discarded.withLock { $0.append(discardedPath) }
+        if keepsSpare, try putAside(old.path) { return }
+        try fileSystem.remove(old.path)
       }
     }
     return Stored(metadata: metadata, path: path, fileBytes: fileBytes)
   }
 
-  /// Takes the files of discarded snapshots off the disk piece by piece. At once, it keeps the disk busy for as long as it
-  /// takes to give all of the space back (36 ms for 160 MB where the file system discards it on the device), which the
-  /// log's writes would have to wait for.
-  /// - Parameter rest: called after each piece; false ends it here, and the next opening removes what is left.
-  public func removeDiscarded(_ rest: () -> Bool) throws(StorageError) {
-    try guarded { () throws(FileError) in
-      let paths = discarded.withLock { paths in
-        defer { paths.removeAll() }
-        return paths
-      }
-      guard !paths.isEmpty else { return }
-      // A name that a power cut brings back must not be that of half a file.
-      try fileSystem.synchronizeDirectory(directory)
-      for path in paths {
-        let file = try fileSystem.open(path, mode: .buffered)
-        var size = try file.sizeBytes()
-        while size > 0 {
-          size = max(0, size - Self.removalBytes)
-          try file.truncate(toBytes: size)
-          guard rest() else { return }
-        }
-        try fileSystem.remove(path)
-      }
-    }
+  /// Keeps a snapshot's file under a temporary name, to be written over. That needs no space to be found for the next
+  /// snapshot, and none to be given back for this one: taking 160 MB apart at once keeps a disk busy for 36 ms where the
+  /// file system discards them on the device, and both go through its journal, where the log's writes meet them.
+  /// - Returns: false if there is one already.
+  private func putAside(_ path: String) throws(FileError) -> Bool {
+    guard spare.withLock({ $0 == nil }) else { return false }
+    let temporaryPath = makeTemporaryPath()
+    try fileSystem.rename(path, to: temporaryPath)
+    // A name that a power cut brings back must not be that of another snapshot's beginning.
+    try fileSystem.synchronizeDirectory(directory)
+    spare.withLock { $0 = temporaryPath }
+    return true
   }
-
-  /// How much of a file is removed at a time, in bytes.
-  private static var removalBytes: Int { 1 << 20 }
 
   func guarded<Value>(_ body: () throws(FileError) -> Value) throws(StorageError) -> Value {
     do throws(FileError) {

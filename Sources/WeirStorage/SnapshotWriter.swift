@@ -7,7 +7,8 @@ import WeirCore
 /// The file shares a disk with the log, whose writes must not wait behind it. So it is written past the cache, in pieces
 /// of `writeBytes` into space that was reserved: through the cache, each sync in passing carried megabytes to the device
 /// and committed the file system's journal with them, and the 99th percentile of the log's own writes meanwhile rose from
-/// 0.4 ms to 6 ms where three nodes wrote at once (0.5 ms this way).
+/// 0.4 ms to 6 ms where three nodes wrote at once (0.5 ms this way). Where there is the file of an earlier snapshot it is
+/// written over, and cut to its size before it gets its name.
 public final class SnapshotWriter {
   private let store: SnapshotStore
   private let metadata: SnapshotMetadata
@@ -17,7 +18,10 @@ public final class SnapshotWriter {
   private let buffer = AlignedBuffer(capacity: SnapshotWriter.writeBytes)
   private var buffered = 0
   private var offset = 0
-  private var reservedBytes = 0
+  /// How much space the file has; what is behind the snapshot's end is given back.
+  private var reservedBytes: Int
+  /// How much more is reserved at a time at most.
+  private let largestReservationBytes: Int
   private var unsynchronizedBytes = 0
   private var checksum: UInt32
   private var chunks: UInt64 = 0
@@ -26,28 +30,51 @@ public final class SnapshotWriter {
 
   /// Size of one write in bytes; whole pages.
   private static var writeBytes: Int { 64 << 10 }
-  /// How much more space is reserved at a time at most.
-  private static var largestReservationBytes: Int { 32 << 20 }
   /// After how many bytes a file that is written through the cache is synced in passing.
   private static var synchronizeEveryBytes: Int { 1 << 20 }
 
-  init(store: SnapshotStore, metadata: SnapshotMetadata, temporaryPath: String) throws(StorageError) {
+  /// - Parameter isReused: the file is there, with the bytes of an earlier snapshot.
+  init(
+    store: SnapshotStore, metadata: SnapshotMetadata, temporaryPath: String, isReused: Bool
+  ) throws(StorageError) {
     self.store = store
     self.metadata = metadata
     self.temporaryPath = temporaryPath
+    // A state is mostly a little larger than the one before: what is reserved too much is to be given back.
+    largestReservationBytes = isReused ? 1 << 20 : 32 << 20
     let header = SnapshotFormat.encodeHeader(metadata)
     checksum = header.checksum
-    (file, mode) = try store.guarded { () throws(FileError) in
-      do throws(FileError) {
-        return (try store.fileSystem.create(temporaryPath, mode: .uncached), .uncached)
-      } catch {
-        // Not every file system can do without its cache.
-        guard error.isInvalidArgument else { throw error }
-        try? store.fileSystem.remove(temporaryPath)
-        return (try store.fileSystem.create(temporaryPath, mode: .buffered), .buffered)
+    (file, mode, reservedBytes) = try store.guarded { () throws(FileError) in
+      if isReused {
+        let (file, mode) = try Self.open(temporaryPath, store.fileSystem)
+        return (file, mode, Self.wholePages(try file.sizeBytes()))
       }
+      let (file, mode) = try Self.create(temporaryPath, store.fileSystem)
+      return (file, mode, 0)
     }
     try put(unsafe header.bytes.span.bytes)
+  }
+
+  private static func create(
+    _ path: String, _ fileSystem: any FileSystem
+  ) throws(FileError) -> (any File, WriteMode) {
+    do throws(FileError) {
+      return (try fileSystem.create(path, mode: .uncached), .uncached)
+    } catch {
+      // Not every file system can do without its cache.
+      guard error.isInvalidArgument else { throw error }
+      try? fileSystem.remove(path)
+      return (try fileSystem.create(path, mode: .buffered), .buffered)
+    }
+  }
+
+  private static func open(_ path: String, _ fileSystem: any FileSystem) throws(FileError) -> (any File, WriteMode) {
+    do throws(FileError) {
+      return (try fileSystem.open(path, mode: .uncached), .uncached)
+    } catch {
+      guard error.isInvalidArgument else { throw error }
+      return (try fileSystem.open(path, mode: .buffered), .buffered)
+    }
   }
 
   deinit { cancel() }
@@ -64,8 +91,8 @@ public final class SnapshotWriter {
   }
 
   /// Makes the snapshot durable and visible, and removes those that are older than the retained ones.
-  /// - Parameter keepsDiscarded: their files wait for `SnapshotStore.removeDiscarded`.
-  public func finish(keepsDiscarded: Bool = false) throws(StorageError) -> SnapshotStore.Stored {
+  /// - Parameter keepsSpare: the file of one of them is kept, and the next snapshot written over it.
+  public func finish(keepsSpare: Bool = false) throws(StorageError) -> SnapshotStore.Stored {
     precondition(!isDone, "a snapshot is finished or cancelled once")
     var end = [UInt8](repeating: 0, count: 16)
     let endChecksum = unsafe end.withUnsafeMutableBytes { bytes in
@@ -83,7 +110,7 @@ public final class SnapshotWriter {
       try file.synchronizeData()
     }
     isDone = true
-    return try store.publish(temporaryPath, metadata, fileBytes: offset, keepsDiscarded: keepsDiscarded)
+    return try store.publish(temporaryPath, metadata, fileBytes: offset, keepsSpare: keepsSpare)
   }
 
   /// Gives up and removes the temporary file.
@@ -123,7 +150,7 @@ public final class SnapshotWriter {
     guard buffered > 0 else { return }
     var count = buffered
     if mode == .uncached {
-      count = (buffered + AlignedBuffer.alignment - 1) / AlignedBuffer.alignment * AlignedBuffer.alignment
+      count = Self.wholePages(buffered)
       buffer.zero(buffered..<count)
       try reserve(offset + count)
     }
@@ -137,11 +164,15 @@ public final class SnapshotWriter {
     }
   }
 
+  private static func wholePages(_ byteCount: Int) -> Int {
+    (byteCount + AlignedBuffer.alignment - 1) / AlignedBuffer.alignment * AlignedBuffer.alignment
+  }
+
   /// Has space for the file's first `neededBytes`, and as much again ahead of it: a write that extends the file waits for
   /// the file system's journal. A snapshot of one write needs none.
   private func reserve(_ neededBytes: Int) throws(FileError) {
     guard neededBytes > reservedBytes, neededBytes > Self.writeBytes else { return }
-    let reservation = neededBytes + min(offset, Self.largestReservationBytes)
+    let reservation = neededBytes + min(offset, largestReservationBytes)
     try file.reserve(byteCount: reservation)
     reservedBytes = reservation
   }

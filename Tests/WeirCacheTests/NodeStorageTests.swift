@@ -111,7 +111,7 @@ struct NodeStorageTests {
       set { metadata[key] = newValue }
     }
 
-    func log(event: LogEvent) { take("\(event.message)") }
+    func log(event: Logging.LogEvent) { take("\(event.message)") }
   }
 
   /// Numbers of the operations that are made to fail: all of the first, then fewer.

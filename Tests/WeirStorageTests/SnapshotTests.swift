@@ -60,34 +60,59 @@ struct SnapshotTests {
     #expect(try disk.list("/snapshots").count == 3)
   }
 
-  @Test("files of old ones can wait, and are taken off the disk in pieces; what is left goes with the next opening")
-  func gradualRemoval() throws {
-    let disk = SimulatedFileSystem()
+  @Test(
+    "a snapshot is written over one that is not retained any more: whole, of its own size, and nothing else is lost")
+  func spareFile() throws {
+    let disk = SimulatedFileSystem(seed: 4)
     let store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots", retained: 2)
-    func writeLarge(_ index: UInt64) throws {
+    func parts(_ index: UInt64) -> [[UInt8]] { (0..<Int(index % 7)).map { Self.part($0 + Int(index), 300_000) } }
+    for index in 1...20 as ClosedRange<UInt64> {
       let writer = try store.create(Self.metadata(index))
-      for number in 0..<3 { try writer.append(Self.part(number, 1 << 20).span.bytes) }
-      _ = try writer.finish(keepsDiscarded: true)
+      for part in parts(index) { try writer.append(part.span.bytes) }
+      let stored = try writer.finish(keepsSpare: true)
+      #expect(disk.contents(of: stored.path)?.count == stored.fileBytes)
+      #expect(try store.list().map(\.metadata.index) == [index, index - 1].filter { $0 > 0 })
+      // Two that count, and one to be written over.
+      #expect(try disk.list("/snapshots").count == min(Int(index), 3))
+      for stored in try store.list() { #expect(try read(store, stored) == parts(stored.metadata.index)) }
     }
-    for index in [10, 20, 30] as [UInt64] { try writeLarge(index) }
-    #expect(try store.list().map(\.metadata.index) == [30, 20])
-    #expect(try store.oldest()?.metadata.index == 20)
-    #expect(try disk.list("/snapshots").count == 3)
-    var pieces = 0
-    try store.removeDiscarded {
-      pieces += 1
-      return true
+  }
+
+  @Test("a power cut at each operation of a snapshot that is written over another: those that are retained are whole")
+  func crashOverSpare() throws {
+    func work(_ disk: SimulatedFileSystem, _ newest: inout UInt64) throws {
+      let store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots", retained: 2)
+      for index in 1...5 as ClosedRange<UInt64> {
+        let writer = try store.create(Self.metadata(index))
+        try writer.append(Self.part(Int(index), 900).span.bytes)
+        _ = try writer.finish(keepsSpare: true)
+        newest = index
+      }
     }
-    #expect(pieces == 4)
-    #expect(try disk.list("/snapshots").count == 2)
-    try writeLarge(40)
-    try store.removeDiscarded { false }
-    // A power cut in between: what has its name is whole.
-    disk.crash(survivalPerMille: 1000)
-    let again = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots", retained: 2)
-    #expect(try again.list().map(\.metadata.index) == [40, 30])
-    for stored in try again.list() { try again.verify(stored) }
-    #expect(try disk.list("/snapshots").count == 2)
+    let clean = SimulatedFileSystem()
+    var newest: UInt64 = 0
+    try work(clean, &newest)
+    #expect(newest == 5)
+    for number in 0..<clean.operationCount {
+      for seed in 0..<4 as Range<UInt64> {
+        let disk = SimulatedFileSystem(seed: seed)
+        disk.faults.failures = [number: 5]
+        newest = 0
+        do {
+          try work(disk, &newest)
+          Issue.record("operation \(number) did not fail")
+        } catch is StorageError {}
+        disk.faults = .init()
+        disk.crash()
+        let store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots", retained: 2)
+        let kept = try store.list()
+        try #require(kept.first?.metadata.index ?? 0 >= newest, "operation \(number): a finished one is gone")
+        for stored in kept {
+          let parts = try read(store, stored)
+          try #require(parts == [Self.part(Int(stored.metadata.index), 900)], "operation \(number)")
+        }
+      }
+    }
   }
 
   @Test(

@@ -62,9 +62,11 @@ struct TortureTests {
     let pipe = Pipe()
     process.standardOutput = pipe
     try process.run()
+    // Counted from its first line: on a busy machine it may take longer than that to begin.
+    let begin = pipe.fileHandleForReading.availableData
     let killer = DispatchQueue(label: "killer")
     killer.asyncAfter(deadline: .now() + .milliseconds(milliseconds)) { kill(process.processIdentifier, SIGKILL) }
-    let output = pipe.fileHandleForReading.readDataToEndOfFile()
+    let output = begin + pipe.fileHandleForReading.readDataToEndOfFile()
     process.waitUntilExit()
     #expect(process.terminationReason == .uncaughtSignal, "the writer ended by itself")
     let account = try Account(String(decoding: output, as: UTF8.self))

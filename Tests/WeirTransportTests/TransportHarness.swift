@@ -82,14 +82,17 @@ final class Endpoint: EventLoopHandler, TransportDelegate, @unchecked Sendable {
   /// Runs `block` on the loop's queue and waits until it has.
   func perform(_ block: @escaping @Sendable (PeerTransport) -> Void) {
     let done = DispatchSemaphore(value: 0)
-    seen.withLock {
-      $0.blocks.append { transport in
-        block(transport)
-        done.signal()
-      }
+    post { transport in
+      block(transport)
+      done.signal()
     }
-    loop.wake()
     done.wait()
+  }
+
+  /// Runs `block` on the loop's queue, soon.
+  func post(_ block: @escaping @Sendable (PeerTransport) -> Void) {
+    seen.withLock { $0.blocks.append(block) }
+    loop.wake()
   }
 
   var eventLoopHasWork: Bool { seen.withLock { !$0.blocks.isEmpty } || transport.hasWork }

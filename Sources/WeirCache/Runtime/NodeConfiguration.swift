@@ -32,6 +32,9 @@ public struct NodeConfiguration: Sendable {
   public var snapshotAfterBytes = 512 << 20
   /// Entries in the write-ahead log after which the same happens, however small they are.
   public var snapshotAfterEntries = 10_000_000
+  /// How many snapshots are kept, at least 1; the log is kept from the oldest of them on. With more than one, a newest that
+  /// turns out to be damaged costs no more than time.
+  public var retainedSnapshots = 2
   /// How fast a snapshot is written at most, in bytes per second: it shares the disk and the processor with the log, and
   /// writes must not wait behind it.
   public var snapshotBytesPerSecond = 64 << 20

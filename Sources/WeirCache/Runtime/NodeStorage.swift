@@ -214,15 +214,7 @@ final class DurableStorage {
         completion(
           .success(unsafe try Self.write(capture, metadata, to: snapshots, bytesPerSecond: bytesPerSecond, progress)))
       } catch {
-        return completion(.failure(error))
-      }
-      do throws(StorageError) {
-        try snapshots.removeDiscarded {
-          cweir_sleep_until_nanoseconds(cweir_monotonic_nanoseconds() + Self.removalPauseNanoseconds)
-          return !progress.isClosing.load(ordering: .relaxed)
-        }
-      } catch {
-        progress.noteFailure(error)
+        completion(.failure(error))
       }
     }
   }
@@ -230,8 +222,6 @@ final class DurableStorage {
   /// How much of the state is put into bytes at a time: about 50 µs of work. A core is not taken away from the node's own
   /// threads for longer than that, where larger pieces showed in the writes' tail.
   private static let pieceBytes = 32 << 10
-  /// How long to rest after each piece of an old snapshot that was removed.
-  private static let removalPauseNanoseconds: UInt64 = 10_000_000
 
   private static func write(
     _ capture: StateCapture, _ metadata: SnapshotMetadata, to snapshots: SnapshotStore, bytesPerSecond: Int,
@@ -250,7 +240,7 @@ final class DurableStorage {
         if !capture.isPressed { cweir_sleep_until_nanoseconds(now + pause) }
       }
       return try SnapshotFailure.of { () throws(StorageError) in
-        _ = try writer.finish(keepsDiscarded: true)
+        _ = try writer.finish(keepsSpare: true)
         return try snapshots.oldest()?.metadata ?? metadata
       }
     } catch {
@@ -336,7 +326,8 @@ struct RecoveredNode {
   ) throws -> RecoveredNode {
     let fileSystem = configuration.fileSystem
     try fileSystem.createDirectory(directory)
-    let snapshots = try SnapshotStore.open(fileSystem: fileSystem, directory: directory + "/snapshots")
+    let snapshots = try SnapshotStore.open(
+      fileSystem: fileSystem, directory: directory + "/snapshots", retained: configuration.retainedSnapshots)
     var newest = try snapshots.newest()
     var isNew = false
     if newest == nil, try isEmpty(directory + "/log", fileSystem) {
