@@ -125,7 +125,7 @@ private struct Model {
     let capture = store.beginCapture()
     let copy = KeyValueStore(shardCount: store.shardCount, hashSeed: generator.next())
     let restore = StateRestore(into: copy)
-    while let chunk = capture.nextChunk(targetBytes: 512) {
+    while let chunk = try capture.nextChunk(targetBytes: 512) {
       // Cut anywhere, as it arrives over a connection.
       let middle = Int.random(in: 0...chunk.count, using: &generator)
       try restore.append(Array(chunk[..<middle]))
@@ -230,11 +230,11 @@ private struct Model {
   @Test func capturesAreWrittenAsTheyAlwaysWere() throws {
     let store = KeyValueStore(shardCount: 1, hashSeed: 3)
     store.apply(bytes: try Command.encode(.set, key: [9], value: [5, 6]))
-    #expect(store.beginCapture().nextChunk() == [1, 0, 0, 0, 2, 0, 0, 0, 9, 5, 6])
+    #expect(try store.beginCapture().nextChunk() == [1, 0, 0, 0, 2, 0, 0, 0, 9, 5, 6])
     store.apply(
       bytes: try Command.encode(.set, key: [9], value: [5, 6], options: .init(deadlineMilliseconds: 0x0304)))
     #expect(
-      store.beginCapture().nextChunk() == [1, 0, 0, 0, 2, 0, 0, 128, 9, 5, 6, 4, 3, 0, 0, 0, 0, 0, 0])
+      try store.beginCapture().nextChunk() == [1, 0, 0, 0, 2, 0, 0, 128, 9, 5, 6, 4, 3, 0, 0, 0, 0, 0, 0])
   }
 
   static let unsound: [[UInt8]] = [
