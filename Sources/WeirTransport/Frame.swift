@@ -29,7 +29,8 @@ struct FrameHeader: Equatable {
   }
 
   static let bytes = 32
-  static let version: UInt16 = 1
+  /// 2: a snapshot's transfer is numbered, and its receiver says how far it is.
+  static let version: UInt16 = 2
 
   var frameBytes: Int
   var kind: Kind

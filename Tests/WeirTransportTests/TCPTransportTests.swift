@@ -93,7 +93,7 @@ import WeirCore
 
     let socket = try RawClient(home.address)
     var hello = Hello(channel: .messages, clusterID: 77, from: 2, to: 1, instance: 9)
-    hello.version = 2
+    hello.version = FrameHeader.version + 1
     socket.write(hello.encoded())
     #expect(Hello(parsing: socket.read(Hello.bytes))?.verdict == .otherVersion)
     #expect(home.lines.contains("another version"))
