@@ -237,12 +237,7 @@ import WeirCore
     }
     #expect(eventually { first.seen.withLock { $0.connected == [2] } })
     let data = (0..<size).map { UInt8(truncatingIfNeeded: $0 &* 31) }
-    first.perform { transport in
-      var message = Message(type: .snapshot, to: 2, from: 1, term: 4)
-      let metadata = SnapshotMetadata(index: 99, term: 3, configuration: ConfigurationState(voters: [1, 2]))
-      message.attachment = MessageAttachment(snapshot: Snapshot(metadata: metadata))
-      transport.sendSnapshot(message, source: ArraySource(data))
-    }
+    first.sendSnapshot(data)
     #expect(eventually { first.seen.withLock { $0.snapshotsSent == [true] } })
     second.seen.withLock { seen in
       #expect(seen.snapshots.count == 1)
@@ -287,11 +282,7 @@ import WeirCore
         }
       }
     }
-    first.perform { [data] transport in
-      var message = Message(type: .snapshot, to: 2, from: 1, term: 4)
-      message.attachment = MessageAttachment(snapshot: Snapshot(metadata: SnapshotMetadata(index: 99, term: 3)))
-      transport.sendSnapshot(message, source: ArraySource(data))
-    }
+    first.sendSnapshot(data)
     #expect(eventually { first.seen.withLock { !$0.snapshotsSent.isEmpty } })
     #expect(first.seen.withLock { $0.snapshotsSent } == [true])
     second.seen.withLock { seen in
@@ -316,9 +307,7 @@ import WeirCore
     }
     second.seen.withLock { $0.wantsSnapshots = false }
     #expect(eventually { first.seen.withLock { $0.connected == [2] } })
-    first.perform { transport in
-      transport.sendSnapshot(Message(type: .snapshot, to: 2, from: 1, term: 4), source: ArraySource([1]))
-    }
+    first.sendSnapshot([1])
     #expect(eventually { first.seen.withLock { $0.snapshotsSent == [false] } })
   }
 
@@ -341,9 +330,7 @@ import WeirCore
     first.transport.addPeer(2, address: try SocketAddress(host: "127.0.0.1", port: 1))
     first.start()
     defer { first.stop() }
-    first.perform { transport in
-      transport.sendSnapshot(Message(type: .snapshot, to: 2, from: 1, term: 4), source: ArraySource([1]))
-    }
+    first.sendSnapshot([1])
     #expect(eventually { first.seen.withLock { $0.snapshotsSent == [false] } })
   }
 

@@ -89,6 +89,16 @@ final class Endpoint: EventLoopHandler, TransportDelegate, @unchecked Sendable {
     done.wait()
   }
 
+  /// Sends a state of index 99 to node 2.
+  func sendSnapshot(_ data: [UInt8]) {
+    perform { transport in
+      var message = Message(type: .snapshot, to: 2, from: 1, term: 4)
+      let metadata = SnapshotMetadata(index: 99, term: 3, configuration: ConfigurationState(voters: [1, 2]))
+      message.attachment = MessageAttachment(snapshot: Snapshot(metadata: metadata))
+      transport.sendSnapshot(message, source: ArraySource(data))
+    }
+  }
+
   /// Runs `block` on the loop's queue, soon.
   func post(_ block: @escaping @Sendable (PeerTransport) -> Void) {
     seen.withLock { $0.blocks.append(block) }
