@@ -40,7 +40,7 @@ extension HotPaths {
 extension CorePart {
   fileprivate var suite: HotPathSuite {
     switch self {
-    case .median3, .median9: .quorumCommit
+    case .upperMedian4, .upperMedian8: .quorumCommit
     case .ring, .segments: .logAppend
     default: .broadcastQueue
     }

@@ -95,11 +95,14 @@ public struct BenchConfiguration: Codable, Sendable, Equatable {
   public var repollMicroseconds: Double?
   /// Whether threads that ask something of a sleeping node run its loop themselves; null in results from before that.
   public var callersDrive: Bool?
+  /// How long the machine's processors were allowed to take to leave an idle state; null where nothing was asked of them.
+  public var cpuLatencyMicroseconds: Int?
 
   public init(
     suite: String, target: String, nodes: Int, durability: String, tickMilliseconds: Int, electionTicks: Int,
     heartbeatTicks: Int, workers: Int, keys: Int, valueBytes: Int, distribution: String, seed: UInt64,
-    readiness: String? = nil, repollMicroseconds: Double? = nil, callersDrive: Bool? = nil
+    readiness: String? = nil, repollMicroseconds: Double? = nil, callersDrive: Bool? = nil,
+    cpuLatencyMicroseconds: Int? = nil
   ) {
     self.suite = suite
     self.target = target
@@ -116,16 +119,18 @@ public struct BenchConfiguration: Codable, Sendable, Equatable {
     self.readiness = readiness
     self.repollMicroseconds = repollMicroseconds
     self.callersDrive = callersDrive
+    self.cpuLatencyMicroseconds = cpuLatencyMicroseconds
   }
 }
 
 extension BenchConfiguration {
-  /// All three in words; nil where the target does not say.
+  /// How the nodes wait, in words; nil where the target does not say.
   public var readinessText: String? {
     guard let readiness else { return nil }
     let repoll = repollMicroseconds ?? 0
     return "\(readiness) loop, " + (callersDrive ?? false ? "driven by callers, " : "") + "re-poll "
       + (repoll > 0 ? "\(Int(repoll.rounded())) µs" : "off")
+      + (cpuLatencyMicroseconds.map { ", idle states of \($0) µs at most" } ?? "")
   }
 }
 

@@ -125,6 +125,15 @@ extension EntryBatch {
       ? EntryFrame.unverifiedIdentity(base) : (index: 0 as LogIndex, term: 0 as Term)
     let firstIndex = rule.isProposal ? 0 : rule.firstIndex ?? first.index
     let highestTerm = firstIndex == 0 ? 0 : rule.highestTerm
+    if announced == 1, firstIndex != 0 {
+      let kind = unsafe cweir_verify_frame(
+        base, bytes.count, firstIndex, rule.lowestTerm, highestTerm, EntryFrame.maximumKind,
+        EntryFrame.headerBytes + EntryFrame.maximumPayloadBytes)
+      if kind >= 0 {
+        return VerifiedRun(
+          firstIndex: firstIndex, count: 1, marks: EntryBatch.Marks.isOfOneTerm.with(.isNormal, if: kind == 0))
+      }
+    }
     var run = cweir_frame_run()
     run.index = firstIndex
     run.index_step = firstIndex == 0 ? 0 : 1

@@ -1,6 +1,6 @@
 // Cost of one acknowledgement: two look-ups of the slot in each half, then at most two passes of `MajorityQuorum`, and
-// three branches, of which a voter in one half only makes two hard to guess. Measured: 6.4 ns for two halves of 3 voters,
-// 112 instructions.
+// three branches, of which a voter in one half only makes two hard to guess. Measured (2-core EPYC 9004): 6.0 to
+// 6.5 ns for two halves of 3 voters.
 
 /// The commit index of a whole configuration, joint or not, kept up to date acknowledgement by acknowledgement.
 ///

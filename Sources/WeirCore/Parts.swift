@@ -11,8 +11,8 @@ public enum CorePart: String, Sendable, CaseIterable {
   case broadcastMemory = "part-broadcast-memory"
   case broadcastNames = "part-broadcast-names"
   case broadcastOrder = "part-broadcast-order"
-  case median3 = "part-median-3"
-  case median9 = "part-median-9"
+  case upperMedian4 = "part-upper-median-4"
+  case upperMedian8 = "part-upper-median-8"
   case ring = "part-ring"
   case segments = "part-log-segments"
 
@@ -25,8 +25,8 @@ public enum CorePart: String, Sendable, CaseIterable {
     case .broadcastMemory: "take a block for 128 bytes and give it back"
     case .broadcastNames: "hash a name of 21 bytes and find it among 10,000"
     case .broadcastOrder: "take the first of 10,000 keys of a tier out and put it one tier up"
-    case .median3: "middle one of 3 numbers"
-    case .median9: "middle one of 9 numbers"
+    case .upperMedian4: "greater middle one of 4 numbers"
+    case .upperMedian8: "greater middle one of 8 numbers"
     case .ring: "append a word, read one, drop the first"
     case .segments: "begin a segment of 64 KiB and release the one in front"
     }
@@ -41,8 +41,8 @@ public enum CorePart: String, Sendable, CaseIterable {
     case .broadcastMemory: MemoryLoop()
     case .broadcastNames: NamesLoop()
     case .broadcastOrder: OrderLoop()
-    case .median3: Median3Loop()
-    case .median9: Median9Loop()
+    case .upperMedian4: UpperMedian4Loop()
+    case .upperMedian8: UpperMedian8Loop()
     case .ring: RingLoop()
     case .segments: SegmentsLoop()
     }
@@ -183,25 +183,25 @@ private final class OrderLoop: PartLoop {
   }
 }
 
-private final class Median3Loop: PartLoop {
+private final class UpperMedian4Loop: PartLoop {
   override func run(_ times: Int) -> UInt64 {
     var sum: UInt64 = 0
     var a: UInt64 = 1
     for _ in 0..<times {
       a = a &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-      sum &+= Median.of(a, a >> 7 ^ sum, a << 9)
+      sum &+= UpperMedian.of(a, a >> 7 ^ sum, a << 9, a >> 3)
     }
     return sum
   }
 }
 
-private final class Median9Loop: PartLoop {
+private final class UpperMedian8Loop: PartLoop {
   override func run(_ times: Int) -> UInt64 {
     var sum: UInt64 = 0
     var a: UInt64 = 1
     for _ in 0..<times {
       a = a &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-      sum &+= Median.of(a, a >> 7, a << 9, a >> 3, a << 5, a >> 11, a << 13, a >> 17, a << 19)
+      sum &+= UpperMedian.of(a, a >> 7, a << 9, a >> 3, a << 5, a >> 11, a << 13, a >> 17)
     }
     return sum
   }

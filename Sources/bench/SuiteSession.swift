@@ -34,6 +34,8 @@ enum SuiteSession {
     let machine = MachineReader.fingerprint()
     try checkWritable(options)
     try options.storage.checkWritable()
+    let idleStates = try options.eventLoop.requestCPULatency()
+    defer { withExtendedLifetime(idleStates) {} }
     let factory = try factory ?? clusterFactory(options.eventLoop)
     let interrupts = Interrupts()
     let files = try ResultFiles(parent: options.results, started: started, revision: machine.shortRevision)
@@ -60,7 +62,8 @@ enum SuiteSession {
     }
     progress.clear()
     let summary = summarize(
-      outcome, headroom: headroom, hotPaths: hotPaths, machine: machine, storage: storage, started: started)
+      outcome, options: options, headroom: headroom, hotPaths: hotPaths, machine: machine, storage: storage,
+      started: started)
     try files.write(summary, outcome, startedEpochSeconds: started.timeIntervalSince1970)
     if let path = options.history { try ResultFiles.writeHistory(outcome.history, to: path) }
     try show(summary, files: files, json: options.json)
@@ -80,8 +83,8 @@ enum SuiteSession {
   }
 
   private static func summarize(
-    _ outcome: SuiteOutcome, headroom: GeneratorHeadroom, hotPaths: [HotPathSummary], machine: MachineFingerprint,
-    storage: StorageSummary, started: Date
+    _ outcome: SuiteOutcome, options: SuiteOptions, headroom: GeneratorHeadroom, hotPaths: [HotPathSummary],
+    machine: MachineFingerprint, storage: StorageSummary, started: Date
   ) -> BenchSummary {
     let problems = outcome.allProblems
     var warnings = outcome.warnings(headroom: headroom)
@@ -90,13 +93,15 @@ enum SuiteSession {
         "the logs lie in memory (tmpfs): nothing is durable there; name a folder on a disk with --data-dir")
     }
     let runs = outcome.runSummaries()
+    var configuration = outcome.configuration()
+    configuration.cpuLatencyMicroseconds = options.eventLoop.cpuLatency.map { Int($0) }
     let fastest = outcome.runs.map(\.result.opsPerSecond).max() ?? 0
     return BenchSummary(
       valid: problems.isEmpty, problems: problems, warnings: warnings,
       aborted: outcome.wasAborted, startedUTC: ISO8601DateFormatter().string(from: started),
       durationSeconds: Date().timeIntervalSince(started),
       command: (["bench"] + CommandLine.arguments.dropFirst()).joined(separator: " "), machine: machine,
-      storage: storage, configuration: outcome.configuration(), runs: runs, leaseToSafe: outcome.leaseToSafe(),
+      storage: storage, configuration: configuration, runs: runs, leaseToSafe: outcome.leaseToSafe(),
       consistency: outcome.consistencySummary(), gossip: outcome.gossipSummary(),
       generator: GeneratorSummary(
         nullTargetOpsPerSecond: headroom.opsPerSecond,

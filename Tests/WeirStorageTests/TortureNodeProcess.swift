@@ -136,7 +136,15 @@ final class TortureNodeProcess: Sendable {
   }
 
   /// The next line that is an answer.
-  func receive() throws -> String { try #require(answer(), "node \(id) does not answer any more: \(notices)") }
+  func receive() throws -> String {
+    try #require(answer(), "node \(id) in its life \(life) does not answer any more, and \(fate); it said \(notices)")
+  }
+
+  private var fate: String {
+    guard state.withLock(\.hasEnded) else { return "is there" }
+    process.waitUntilExit()
+    return "has ended with \(process.terminationReason == .exit ? "status" : "signal") \(process.terminationStatus)"
+  }
 
   func ask(_ line: String) throws -> [String] {
     send(line)

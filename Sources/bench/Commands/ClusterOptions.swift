@@ -40,7 +40,16 @@ struct EventLoopOptions: ParsableArguments {
   @Option(help: "Microseconds that such a thread polls again before it sleeps.")
   var callerRepoll = Int(EventLoopConfiguration().callerRepollNanoseconds / 1000)
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      Keeps the machine's processors, while this runs, from idle states that take longer than so many µs to leave; 0: they \
+      poll. Usually for root only. (default: they are left as they are)
+      """, valueName: "µs"))
+  var cpuLatency: Int32?
+
   func validate() throws {
+    guard (cpuLatency ?? 0) >= 0 else { throw ValidationError("--cpu-latency must be 0 or more") }
     guard (0...10_000).contains(callerRepoll) else { throw ValidationError("--caller-repoll must be 0...10000") }
     guard (0...10_000).contains(repoll) else { throw ValidationError("--repoll must be 0...10000") }
   }
@@ -48,7 +57,13 @@ struct EventLoopOptions: ParsableArguments {
   /// In words, as part of what is printed.
   var text: String {
     "\(mechanism.rawValue) loop, " + (configuration.isDrivenByCallers ? "driven by callers, " : "") + "re-poll "
-      + (repoll > 0 ? "\(repoll) µs" : "off")
+      + (repoll > 0 ? "\(repoll) µs" : "off") + (cpuLatency.map { ", idle states of \($0) µs at most" } ?? "")
+  }
+
+  /// What keeps the processors' idle states as they were asked for while it lives; nil: nothing was asked.
+  func requestCPULatency() throws(CPULatencyError) -> CPULatencyRequest? {
+    guard let cpuLatency else { return nil }
+    return try CPULatencyRequest(microseconds: cpuLatency)
   }
 
   var configuration: EventLoopConfiguration {

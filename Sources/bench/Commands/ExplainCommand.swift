@@ -44,6 +44,8 @@ struct Explain: ParsableCommand {
     let interrupts = EndOnInterrupt()
     defer { withExtendedLifetime(interrupts) {} }
     try storage.checkWritable()
+    let idleStates = try eventLoop.requestCPULatency()
+    defer { withExtendedLifetime(idleStates) {} }
     let disk = storage.summary()
     let board = StageBoard()
     let alone = try measure(outstanding: 1, board: board)

@@ -50,6 +50,8 @@ struct StoppedPeer: ParsableCommand {
     let interrupts = EndOnInterrupt()
     defer { withExtendedLifetime(interrupts) {} }
     try storage.checkWritable()
+    let idleStates = try eventLoop.requestCPULatency()
+    defer { withExtendedLifetime(idleStates) {} }
     let factory = ProcessTargetFactory(eventLoop: eventLoop.configuration)
     let target = try factory.start(
       ClusterConfiguration(nodes: nodes, durability: storage.sync, directory: storage.dataDir))

@@ -60,6 +60,8 @@ struct Sweep: ParsableCommand {
     let interrupts = EndOnInterrupt()
     defer { withExtendedLifetime(interrupts) {} }
     try storage.checkWritable()
+    let idleStates = try eventLoop.requestCPULatency()
+    defer { withExtendedLifetime(idleStates) {} }
     let machine = MachineReader.fingerprint()
     let groups = try groups()
     let files = try ResultFiles(parent: results, started: Date(), revision: machine.shortRevision)

@@ -67,6 +67,15 @@ struct NodeCommand: ParsableCommand {
   @Option(help: "When the log is on the disk: always (before anything is answered), interval:<ms> or off.")
   var sync = "always"
 
+  @Option(
+    name: .customLong("cpu-latency"),
+    help: ArgumentHelp(
+      """
+      Keeps the machine's processors from idle states that take longer than so many µs to leave; 0: they poll, which shortens \
+      lone operations and costs power. Usually for root only. (default: they are left as they are)
+      """, valueName: "µs"))
+  var cpuLatency: Int32?
+
   @Option(name: .customLong("log-level"), help: "trace, debug, info, notice, warning, error or critical.")
   var logLevel = "info"
 
@@ -75,6 +84,7 @@ struct NodeCommand: ParsableCommand {
     guard SyncPolicy(sync) != nil else { throw ValidationError("--sync is always, interval:<ms> or off") }
     guard Logger.Level(rawValue: logLevel) != nil else { throw ValidationError("--log-level knows no '\(logLevel)'") }
     guard respReads == "safe" || respReads == "lease" else { throw ValidationError("--resp-reads is safe or lease") }
+    guard (cpuLatency ?? 0) >= 0 else { throw ValidationError("--cpu-latency is 0 or more") }
     guard GossipAddress(gossip) != nil else { throw ValidationError("--gossip is a numeric address and a port") }
     guard !bootstrap || join.isEmpty else { throw ValidationError("--bootstrap and --join exclude each other") }
     guard (1...86_400).contains(joinTimeout) else { throw ValidationError("--join-timeout is 1 to 86400 seconds") }
@@ -88,6 +98,12 @@ struct NodeCommand: ParsableCommand {
       handler.logLevel = level
       return handler
     }
-    try NodeDaemon(self).run()
+    let idleStates = try requestCPULatency()
+    try withExtendedLifetime(idleStates) { try NodeDaemon(self).run() }
+  }
+
+  private func requestCPULatency() throws(CPULatencyError) -> CPULatencyRequest? {
+    guard let cpuLatency else { return nil }
+    return try CPULatencyRequest(microseconds: cpuLatency)
   }
 }
