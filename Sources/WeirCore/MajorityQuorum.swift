@@ -6,6 +6,7 @@
 // voters, 2.7 for 5, 4.0 for 7, 7.2 for 9, of which 0.5 are for reading the acknowledgement itself (`--parts
 // acknowledgements`); sorted() 67 to 78. Taking the middle one of all n indexes anew took 3.4, 5.9, 8.4 and 9.7 in the same
 // runs: it has one more comparison, and loads neighbours two at a time, of which one was written just before alone.
+// Instructions, the loop around it included: 39, 50, 74 and 129.
 
 /// The commit index of one majority, kept up to date acknowledgement by acknowledgement.
 ///
