@@ -72,6 +72,7 @@ final class NodeDaemon {
     let stopRequested = DispatchSemaphore(value: 0)
     let signals = TerminationSignals(first: { stopRequested.signal() }, later: { Foundation.exit(130) })
     defer { withExtendedLifetime(signals) {} }
+    if command.stopsWithInput { stopWithInput(stopRequested) }
     node.start()
     startGossiping()
     if !isMember { startJoining() }
@@ -85,6 +86,16 @@ final class NodeDaemon {
       throw ExitCode(70)
     }
     stop()
+  }
+
+  private func stopWithInput(_ stopRequested: DispatchSemaphore) {
+    Thread.detachNewThread {
+      while true {
+        let bytes = FileHandle.standardInput.availableData
+        guard !bytes.isEmpty else { break }
+      }
+      stopRequested.signal()
+    }
   }
 
   /// Whether its own log says so: a node that comes back with the rest of its cluster has nobody to ask yet.

@@ -65,7 +65,7 @@ struct CommandLineTests {
     ["run", "--closed", "--read", "stale"], ["run", "--closed", "--concurrency", "0"], ["--workers", "0"],
     ["--workers", "100000"], ["--nodes", "2"], ["--nodes", "99"], ["--keys", "0"], ["--keys", "99999999999"],
     ["--value-size", "3"], ["--distribution", "zipfian:x"], ["--distribution", "zipfian", "--keys", "9999999"],
-    ["--seed", "-1"], ["--sync", "hope"], ["--sync", "interval:0"],
+    ["--seed", "-1"], ["--cpu-latency=-1"], ["--sync", "hope"], ["--sync", "interval:0"],
     ["--data-dir", "/proc/nowhere"], ["--results", "/proc/nowhere"],
     ["--json", "/nowhere/at/all/x.json"], ["--history", "/nowhere/at/all/x"], ["generator", "--workers", "0"],
   ]

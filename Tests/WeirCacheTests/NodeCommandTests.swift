@@ -12,6 +12,8 @@ import WeirTransport
     let id: Int
     let ports: (http: UInt16, raft: UInt16, gossip: UInt16)
     private let folder: URL
+    /// Ends with this process, and the node with it, however that is.
+    private var lifeline = Pipe()
     private var process: Process?
 
     init(id: Int, folder: URL) throws {
@@ -32,8 +34,10 @@ import WeirTransport
       process.arguments =
         [
           "node", "--id", "\(id)", "--data-dir", folder.appendingPathComponent("\(id)").path, "--http", http, "--raft",
-          "127.0.0.1:\(ports.raft)", "--gossip", gossip, "--log-level", "error",
+          "127.0.0.1:\(ports.raft)", "--gossip", gossip, "--log-level", "error", "--stop-with-input",
         ] + more
+      lifeline = Pipe()
+      process.standardInput = lifeline
       process.standardOutput = FileHandle.nullDevice
       process.standardError = FileHandle.nullDevice
       try process.run()
@@ -52,6 +56,9 @@ import WeirTransport
       process.waitUntilExit()
       return process.terminationStatus
     }
+
+    /// As if this process had ended.
+    func leaveAlone() throws { try lifeline.fileHandleForWriting.close() }
 
     func hasEnded(with status: Int32) -> Bool {
       guard let process, !process.isRunning else { return false }
@@ -139,6 +146,15 @@ import WeirTransport
           return !members.contains("\"id\":\(leader.id),")
         })
       for node in rest { #expect(node.terminate() == 0) }
+    }
+  }
+
+  @Test("A node that was told so stops with whoever started it")
+  func nobodyIsLeftBehind() throws {
+    try withNodes { nodes in
+      try begin(nodes)
+      for node in nodes { try node.leaveAlone() }
+      #expect(nodes.allSatisfy { node in eventually { node.hasEnded(with: 0) } })
     }
   }
 

@@ -142,6 +142,58 @@ import WeirCore
     }
   }
 
+  /// A frame alone is verified by other code than a run: both must say the same, whatever is changed in it, with its checksum
+  /// made right or not.
+  @Test func aFrameAloneIsVerifiedAsARunIs() {
+    var random = SplitMix64(seed: 3)
+    var taken = 0
+    var different: [Int] = []
+    for round in 0..<60_000 {
+      var bytes = frames(1, payloadBytes: round % 400, seed: UInt64(round))
+      let length = EntryFrame.headerBytes + round % 400
+      // Most of the first 32 bytes matter: index, term, kind and length; then anything, padding included.
+      for _ in 0..<random.below(3) {
+        bytes[random.below(random.chance(50) ? 32 : bytes.count)] ^= 1 << UInt8(random.below(8))
+      }
+      if random.chance(70) { reseal(&bytes, at: 0, length: length) }
+      if random.chance(5) { bytes.append(contentsOf: [UInt8](repeating: 0, count: 8)) }
+      if random.chance(5) { bytes.removeLast(8) }
+      let single = kindOfFrame(bytes)
+      if single >= 0 { taken += 1 }
+      if single != kindOfRun(bytes) { different.append(round) }
+    }
+    #expect(different.isEmpty)
+    #expect(taken > 10_000 && taken < 50_000)
+  }
+
+  private static let limits = (
+    lowestTerm: Term(2), highestTerm: Term(5), maximumKind: UInt64(2), maximumLength: 16 << 20
+  )
+
+  private func kindOfFrame(_ bytes: [UInt8]) -> Int {
+    let limits = Self.limits
+    return bytes.withUnsafeBytes { all in
+      Int(
+        cweir_verify_frame(
+          all.baseAddress, all.count, 1, limits.lowestTerm, limits.highestTerm, limits.maximumKind,
+          limits.maximumLength))
+    }
+  }
+
+  /// The kind of the only frame; -1 if the bytes are not one that is good.
+  private func kindOfRun(_ bytes: [UInt8]) -> Int {
+    var run = cweir_frame_run()
+    run.index = 1
+    run.index_step = 1
+    run.term = Self.limits.lowestTerm
+    run.highest_term = Self.limits.highestTerm
+    run.maximum_kind = Self.limits.maximumKind
+    run.maximum_length = Self.limits.maximumLength
+    run.maximum_entries = 1
+    let verified = bytes.withUnsafeBytes { cweir_verify_frames($0.baseAddress, $0.count, &run) }
+    return verified == bytes.count && run.entries == 1 ? Int(run.kinds) : -1
+  }
+
   /// The last number there is belongs to no entry, whether it would come first or last in a group.
   @Test func indexesEndBeforeTheLastNumber() throws {
     for count in [7, 8, 9, 16] {

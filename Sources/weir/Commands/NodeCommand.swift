@@ -76,6 +76,12 @@ struct NodeCommand: ParsableCommand {
       """, valueName: "µs"))
   var cpuLatency: Int32?
 
+  @Flag(
+    name: .customLong("stop-with-input"),
+    help: ArgumentHelp("Stop when standard input ends, as it does with whoever started this node.", visibility: .hidden)
+  )
+  var stopsWithInput = false
+
   @Option(name: .customLong("log-level"), help: "trace, debug, info, notice, warning, error or critical.")
   var logLevel = "info"
 

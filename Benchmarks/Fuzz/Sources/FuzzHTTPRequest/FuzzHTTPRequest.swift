@@ -1,4 +1,5 @@
 import CFuzzDriver
+import FuzzSupport
 import HTTPWire
 
 // Bytes from an HTTP client: requests or a refusal, the same however the bytes are cut, within the limits, and what is
@@ -14,14 +15,11 @@ private struct Reading: Equatable {
 private func read(_ bytes: UnsafeBufferPointer<UInt8>, pieceBytes: Int) -> Reading {
   var reader = HTTPRequestReader(limits: limits)
   var reading = Reading()
-  var position = 0
   do throws(HTTPError) {
-    while position < bytes.count {
-      let end = min(position + pieceBytes, bytes.count)
-      reader.append(bytes[position..<end])
-      position = end
+    try forEachPiece(of: bytes, pieceBytes: pieceBytes) { piece, comeBytes throws(HTTPError) in
+      reader.append(piece)
       while let request = try reader.next() { reading.requests.append(request) }
-      precondition(reader.pendingBytes <= position, "more is kept than came")
+      precondition(reader.pendingBytes <= comeBytes, "more is kept than came")
       precondition(
         reader.pendingBytes <= limits.maximumHeadBytes + limits.maximumBodyBytes + pieceBytes, "a limit is passed")
       _ = reader.takeContinue()
@@ -33,11 +31,7 @@ private func read(_ bytes: UnsafeBufferPointer<UInt8>, pieceBytes: Int) -> Readi
 }
 
 private func check(_ input: UnsafeBufferPointer<UInt8>) {
-  guard let choice = input.first, input.count <= 4096 else { return }
-  let bytes = UnsafeBufferPointer(rebasing: input.dropFirst())
-  let whole = read(bytes, pieceBytes: max(bytes.count, 1))
-  let cut = read(bytes, pieceBytes: 1 + Int(choice) % 32)
-  precondition(whole == cut, "where the bytes are cut matters")
+  guard let whole = readHoweverCut(input, { read($0, pieceBytes: $1) }) else { return }
   for request in whole.requests {
     precondition(request.target.utf8.first == UInt8(ascii: "/"), "a target that is no path")
     precondition(!request.target.utf8.contains { $0 <= 0x20 || $0 >= 0x7F }, "a target that could split a field")

@@ -62,6 +62,12 @@ final class MessageFuzzer {
     decoded.entries.forEach { header, payload in payloadBytes += payload.byteCount + header.payloadBytes }
     precondition(payloadBytes <= 2 * byteCount)
     if decoded.type == .append, !decoded.entries.isEmpty {
+      // An entry alone is verified by other code than a run of them.
+      let frames = byteCount - decoded.entries.byteCount..<byteCount
+      let run = try? EntryBatch.verifying(
+        slab: slab, range: frames, firstIndex: decoded.index + 1, lowestTerm: decoded.logTerm)
+      precondition(run?.count == decoded.entries.count, "not taken as a run")
+      precondition(decoded.entries.terms.last <= decoded.term, "an entry is younger than its message")
       var log = LogBuffer(
         configuration: .init(segmentBytes: 4096), anchorIndex: decoded.index, anchorTerm: decoded.logTerm)
       log.append(decoded.entries, from: decoded.index + 1)

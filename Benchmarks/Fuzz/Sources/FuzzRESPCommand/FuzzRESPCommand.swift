@@ -1,4 +1,5 @@
 import CFuzzDriver
+import FuzzSupport
 import RESPWire
 
 // Bytes from a cache client: commands or a refusal, the same however the bytes are cut, within the limits, and what is kept
@@ -16,17 +17,14 @@ private struct Reading: Equatable {
 private func read(_ bytes: UnsafeBufferPointer<UInt8>, pieceBytes: Int) -> Reading {
   var reader = RESPCommandReader(limits: limits)
   var reading = Reading()
-  var position = 0
   do throws(RESPError) {
-    while position < bytes.count {
-      let end = min(position + pieceBytes, bytes.count)
-      reader.append(bytes[position..<end])
-      position = end
+    try forEachPiece(of: bytes, pieceBytes: pieceBytes) { piece, comeBytes throws(RESPError) in
+      reader.append(piece)
       while try reader.next() {
         reading.commands.append(reader.arguments.map { Array(reader.bytes[$0]) })
         reader.consume()
       }
-      precondition(reader.pendingBytes <= position, "more is kept than came")
+      precondition(reader.pendingBytes <= comeBytes, "more is kept than came")
     }
   } catch {
     reading.refusal = error
@@ -35,11 +33,7 @@ private func read(_ bytes: UnsafeBufferPointer<UInt8>, pieceBytes: Int) -> Readi
 }
 
 private func check(_ input: UnsafeBufferPointer<UInt8>) {
-  guard let choice = input.first, input.count <= 4096 else { return }
-  let bytes = UnsafeBufferPointer(rebasing: input.dropFirst())
-  let whole = read(bytes, pieceBytes: max(bytes.count, 1))
-  let cut = read(bytes, pieceBytes: 1 + Int(choice) % 32)
-  precondition(whole == cut, "where the bytes are cut matters")
+  guard let whole = readHoweverCut(input, { read($0, pieceBytes: $1) }) else { return }
   var written: [UInt8] = []
   for command in whole.commands {
     precondition(!command.isEmpty && command.count <= limits.maximumInlineBytes, "too many arguments")
