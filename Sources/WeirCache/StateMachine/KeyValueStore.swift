@@ -39,15 +39,16 @@ public final class KeyValueStore: @unchecked Sendable {
   private let hashSeed: UInt64
   /// Whether a key with a deadline was ever here.
   private let mayHaveDeadlines = Atomic<Bool>(false)
+  /// Set before the first key of the old state goes, cleared behind the last one of the new. Looked at under the locks of
+  /// the keys that are looked up: who holds them and finds it clear sees them all as they were before or as they are
+  /// after, since in between each of their tables is changed, for which the lock is needed.
+  /// Here, beside what a look-up reads anyway, and not beside the counts that a write changes while a capture is read.
+  private let loading = Atomic<Bool>(false)
   private let captureCount = Atomic<UInt64>(0)
   /// Size of the records that are in memory for a capture alone, in bytes.
   private let preservedTotal = Atomic<Int>(0)
   private let mostPreserved = Atomic<Int>(.max)
   private let isCaptureOutgrown = Atomic<Bool>(false)
-  /// Set before the first key of the old state goes, cleared behind the last one of the new. Looked at under the locks of
-  /// the keys that are looked up: who holds them and finds it clear sees them all as they were before or as they are
-  /// after, since in between each of their tables is changed, for which the lock is needed.
-  private let loading = Atomic<Bool>(false)
 
   private static let cacheLineBytes = 64
   private static let shardStride =
@@ -488,6 +489,7 @@ public final class KeyValueStore: @unchecked Sendable {
       var old = RecordTable()
       exchange(&old, shard: position)
     }
+    cweir_release_free_memory()
   }
 
   /// The other state is whole.
