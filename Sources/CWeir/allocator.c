@@ -25,3 +25,14 @@ void cweir_share_malloc_arena(void) {
   mallopt(M_ARENA_MAX, 1);
 #endif
 }
+
+void cweir_release_free_memory(void) {
+  // 4096 stands for all arenas (MALLCTL_ARENAS_ALL).
+  if (mallctl) {
+    mallctl("arena.4096.purge", NULL, NULL, NULL, 0);
+    return;
+  }
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}

@@ -89,20 +89,6 @@ public final class SnapshotReader {
     }
   }
 
-  /// Bytes of the file as they are, for sending: at most `maximumBytes` from `offset` on, none at its end.
-  public func fileChunk(at offset: Int, maximumBytes: Int) throws(StorageError) -> [UInt8] {
-    precondition(offset >= 0 && maximumBytes > 0, "a range in the file")
-    guard offset < fileBytes else { return [] }
-    let wanted = min(maximumBytes, fileBytes - offset)
-    do throws(FileError) {
-      let bytes = unsafe try window.bytes(at: offset, byteCount: wanted)
-      guard bytes.count == wanted else { throw FileError(operation: .read, path: path, code: 5) }
-      return unsafe Array(bytes)
-    } catch {
-      throw StorageError(error)
-    }
-  }
-
   private func corruption(_ offset: Int, _ reason: String) -> StorageError {
     .corrupted(.init(path: path, offsetBytes: offset, reason: reason))
   }

@@ -8,7 +8,7 @@ public final class SnapshotStore: Sendable {
   public struct Stored: Sendable, Hashable {
     public var metadata: SnapshotMetadata
     public var path: String
-    /// Size of the file in bytes: what is sent to a follower.
+    /// Size of the file in bytes.
     public var fileBytes: Int
   }
 
@@ -25,8 +25,7 @@ public final class SnapshotStore: Sendable {
     self.retained = retained
   }
 
-  /// Opens the directory, which is made if it is missing; removes what was left unfinished, except a partly received
-  /// snapshot, which can be continued.
+  /// Opens the directory, which is made if it is missing; removes what was left unfinished.
   /// - Parameter retained: how many snapshots are kept when a newer one is finished; at least 1.
   public static func open(
     fileSystem: any FileSystem, directory: String, retained: Int = 2
@@ -99,21 +98,9 @@ public final class SnapshotStore: Sendable {
   /// The oldest snapshot that is retained: the log is needed from there on, so that a newer one may turn out to be damaged.
   public func oldest() throws(StorageError) -> Stored? { try list().prefix(retained).last }
 
-  /// Opens a snapshot for restoring the state machine, or for sending.
+  /// Opens a snapshot for restoring the state machine.
   public func reader(_ snapshot: Stored) throws(StorageError) -> SnapshotReader {
     try SnapshotReader(fileSystem: fileSystem, path: snapshot.path)
-  }
-
-  /// Begins, or continues, to receive a snapshot file that the leader sends in chunks. What has arrived of another
-  /// snapshot is given up: a leader sends its newest.
-  public func receive(_ metadata: SnapshotMetadata, fileBytes: Int) throws(StorageError) -> SnapshotReceiver {
-    let path = directory + "/" + SnapshotFormat.fileName(metadata) + ".partial"
-    try guarded { () throws(FileError) in
-      for name in try fileSystem.list(directory) where name.hasSuffix(".partial") && directory + "/" + name != path {
-        try fileSystem.remove(directory + "/" + name)
-      }
-    }
-    return try SnapshotReceiver(store: self, metadata: metadata, fileBytes: fileBytes, partialPath: path)
   }
 
   /// Gives a finished, synced file its name, and lets those go that are older than the retained ones.

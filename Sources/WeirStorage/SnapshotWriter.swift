@@ -1,8 +1,8 @@
 import CWeir
 import WeirCore
 
-/// Writes one snapshot, chunk by chunk. Used by one thread at a time. Dropped without `finish`, it leaves nothing that
-/// counts.
+/// Writes one snapshot, chunk by chunk. Used by one thread at a time. Dropped without `finish` or `publish`, it leaves
+/// nothing that counts.
 ///
 /// The file shares a disk with the log, whose writes must not wait behind it. So it is written past the cache, in pieces
 /// of `writeBytes` into space that was reserved: through the cache, each sync in passing carried megabytes to the device
@@ -26,7 +26,16 @@ public final class SnapshotWriter {
   private var checksum: UInt32
   private var chunks: UInt64 = 0
   private var partBytes: UInt64 = 0
-  private var isDone = false
+  private var state = State.open
+
+  private enum State {
+    /// Takes parts.
+    case open
+    /// Whole and durable under its temporary name.
+    case sealed
+    /// Published, or given up.
+    case done
+  }
 
   /// Size of one write in bytes; whole pages.
   private static var writeBytes: Int { 64 << 10 }
@@ -79,10 +88,19 @@ public final class SnapshotWriter {
 
   deinit { cancel() }
 
-  /// Adds the next part of the state, at most `SnapshotFormat.maximumChunkBytes` long.
+  /// Adds the next part of the state. One that is longer than `SnapshotFormat.maximumChunkBytes` (a key and its value may be)
+  /// becomes several chunks, and is read as such.
   public func append(_ part: RawSpan) throws(StorageError) {
-    precondition(part.byteCount <= SnapshotFormat.maximumChunkBytes, "a part is at most maximumChunkBytes long")
-    guard part.byteCount > 0 else { return }
+    precondition(state == .open, "a snapshot that is sealed takes nothing more")
+    var offset = 0
+    while offset < part.byteCount {
+      let end = min(offset + SnapshotFormat.maximumChunkBytes, part.byteCount)
+      try appendChunk(part.extracting(offset..<end))
+      offset = end
+    }
+  }
+
+  private func appendChunk(_ part: RawSpan) throws(StorageError) {
     checksum = unsafe part.withUnsafeBytes { unsafe SnapshotFormat.checksum(checksum, $0) }
     try putPair(UInt32(part.byteCount), checksum)
     try put(part)
@@ -93,7 +111,14 @@ public final class SnapshotWriter {
   /// Makes the snapshot durable and visible, and removes those that are older than the retained ones.
   /// - Parameter keepsSpare: the file of one of them is kept, and the next snapshot written over it.
   public func finish(keepsSpare: Bool = false) throws(StorageError) -> SnapshotStore.Stored {
-    precondition(!isDone, "a snapshot is finished or cancelled once")
+    try seal()
+    return try publish(keepsSpare: keepsSpare)
+  }
+
+  /// Makes the snapshot whole and durable, under its temporary name: it does not count, and goes when the store is opened
+  /// the next time, until it is published.
+  public func seal() throws(StorageError) {
+    precondition(state == .open, "a snapshot is sealed once")
     var end = [UInt8](repeating: 0, count: 16)
     let endChecksum = unsafe end.withUnsafeMutableBytes { bytes in
       unsafe bytes.store(chunks, at: 0)
@@ -109,14 +134,27 @@ public final class SnapshotWriter {
       offset = fileBytes
       try file.synchronizeData()
     }
-    isDone = true
+    state = .sealed
+  }
+
+  /// Reads a sealed snapshot back and checks every checksum: before it takes the place of anything.
+  public func verify() throws(StorageError) {
+    precondition(state == .sealed, "what is verified is sealed and not published")
+    try SnapshotReader(fileSystem: store.fileSystem, path: temporaryPath).verify()
+  }
+
+  /// Gives a sealed snapshot its name: from here on it counts. Removes those that are older than the retained ones.
+  /// - Parameter keepsSpare: the file of one of them is kept, and the next snapshot written over it.
+  public func publish(keepsSpare: Bool = false) throws(StorageError) -> SnapshotStore.Stored {
+    precondition(state == .sealed, "a snapshot is published once, when it is whole")
+    state = .done
     return try store.publish(temporaryPath, metadata, fileBytes: offset, keepsSpare: keepsSpare)
   }
 
   /// Gives up and removes the temporary file.
   public func cancel() {
-    guard !isDone else { return }
-    isDone = true
+    guard state != .done else { return }
+    state = .done
     // Whatever stays is removed when the store is opened the next time.
     try? store.fileSystem.remove(temporaryPath)
   }

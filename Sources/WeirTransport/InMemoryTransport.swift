@@ -137,12 +137,11 @@ public final class InMemoryTransport: PeerTransport {
     var head = message
     head.attachment = MessageAttachment(snapshot: Snapshot(metadata: snapshot.metadata))
     guard let sink = delegate?.transportSnapshotBegan(head) else { return }
-    do {
-      try sink.append(snapshot.data)
-      try sink.finish()
-    } catch {
-      counters.messagesDropped += 1
+    // The sink may go when it has answered, which for a file is later.
+    sink.append(snapshot.data) { [weak self] result in
+      if case .failure = result { self?.counters.messagesDropped += 1 }
     }
+    sink.finish { _ in withExtendedLifetime(sink) {} }
   }
 
   /// Whether messages wait to be received.

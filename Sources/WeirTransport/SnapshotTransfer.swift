@@ -6,22 +6,28 @@ public protocol SnapshotSource: AnyObject {
   func nextChunk(targetBytes: Int) throws -> [UInt8]?
 }
 
-/// Where the bytes of an incoming snapshot go. Called on the event loop's queue.
+/// Where the bytes of an incoming snapshot go. Called on the event loop's queue, in order, without waiting for what came
+/// before. Each call is answered there once and in the same order, before it returns or later: what has not been answered
+/// is in memory, and the sender sends no more than its window beyond it. The answer is why the snapshot is not taken, if it
+/// is not: then what follows is not either.
 public protocol SnapshotSink: AnyObject {
-  /// Takes the next bytes; throws if they cannot be of a snapshot.
-  func append(_ chunk: [UInt8]) throws
-  /// The last chunk has come: the snapshot is whole, its message may be handed to Raft.
-  func finish() throws
+  typealias Completion = (Result<Void, any Error>) -> Void
+
+  /// Takes the next bytes.
+  func append(_ chunk: [UInt8], completion: @escaping Completion)
+  /// The last chunk has come. The answer is that the snapshot is whole, and its message was handed to Raft.
+  func finish(completion: @escaping Completion)
 }
 
 /// A snapshot on its way to a peer, on a connection of its own so that nothing stands behind it.
 ///
 /// The sender begins with a start (a number that tells this transfer from any other, and the snapshot message without
-/// data). The receiver answers that, and each chunk that it has taken, with its progress (`SnapshotProgress`). Chunks are
-/// under the checksum as a whole; an empty one is the end. At most `windowBytes` are on their way without an answer: so the
-/// sender goes no faster than the receiver takes, a turn of the loop has an end, and what a broken connection may have lost
-/// is still in memory. On a new connection the same start is answered with how much has arrived, and the sender goes on
-/// there. The source, which can be read once only, never has to go back.
+/// data). The receiver answers that, and each chunk that its sink has taken, with its progress (`SnapshotProgress`). Chunks
+/// are under the checksum as a whole; an empty one is the end. At most `windowChunks` are on their way without an answer: so
+/// the sender goes no faster than the receiver takes, a turn of the loop has an end, what a broken connection may have lost
+/// is still in memory, and what the receiver's disk has not taken yet is not much. On a new connection the same start is
+/// answered with how much was taken, once that is all that has arrived, and the sender goes on there. The source, which can
+/// be read once only, never has to go back.
 final class SnapshotSender {
   let message: Message
   let source: any SnapshotSource
@@ -45,7 +51,8 @@ final class SnapshotSender {
   private var isEndSent = false
 
   static let chunkBytes = 256 << 10
-  static let windowBytes = 2 << 20
+  /// Chunks that may be on their way without an answer.
+  static let windowChunks = 8
 
   init(message: Message, source: any SnapshotSource, number: UInt64, deadlineNanoseconds: UInt64) {
     self.message = message
@@ -73,7 +80,7 @@ final class SnapshotSender {
     }
     guard isAnswered, !isEndSent else { return nil }
     if sentCount == window.count, !isSourceEnded {
-      guard window.count * Self.chunkBytes < Self.windowBytes else { return nil }
+      guard window.count < Self.windowChunks else { return nil }
       if let chunk = try source.nextChunk(targetBytes: Self.chunkBytes), !chunk.isEmpty {
         window.append(chunk)
       } else {
@@ -121,7 +128,17 @@ final class SnapshotArrival {
   let instance: UInt64
   let number: UInt64
   let sink: any SnapshotSink
+  /// How much the sink has taken.
   private(set) var takenBytes = 0
+  /// Chunks that the sink has and has not answered.
+  private var pendingChunks = 0
+  /// The end has come: on some connection, and on the one that there is.
+  private(set) var isEnding = false
+  private var isEndAwaited = false
+  /// The start of a connection is not answered: chunks that came on the one before are still pending.
+  private(set) var isStartAwaited = false
+  /// What became of it, once that is known.
+  private var outcome: SnapshotProgress.Verdict?
   /// When to give it up, where there is no connection.
   var deadlineNanoseconds: UInt64 = .max
 
@@ -132,10 +149,61 @@ final class SnapshotArrival {
     self.sink = sink
   }
 
-  func append(_ chunk: [UInt8]) throws {
-    try sink.append(chunk)
-    takenBytes += chunk.count
+  /// It goes on, or begins, on a new connection.
+  func resume() {
+    isStartAwaited = true
+    isEndAwaited = false
   }
+
+  /// Hands a chunk to the sink; `note` is called when it has answered.
+  func append(_ chunk: [UInt8], note: @escaping ((any Error)?) -> Void) throws(FrameError) {
+    // Those that were under way when it was refused.
+    guard outcome == nil else { return }
+    guard !isEnding, pendingChunks < SnapshotSender.windowChunks else {
+      throw .invalidMessage("a chunk behind a snapshot's end, or beyond its window")
+    }
+    pendingChunks += 1
+    sink.append(chunk) { [self] result in
+      pendingChunks -= 1
+      note(take(result, byteCount: chunk.count))
+    }
+  }
+
+  /// Nothing more is to come; `note` is called when the sink has answered. A sender that comes back asks again.
+  func finish(note: @escaping ((any Error)?) -> Void) {
+    isEndAwaited = true
+    guard !isEnding, outcome == nil else { return note(nil) }
+    isEnding = true
+    sink.finish { [self] result in
+      let error = take(result, byteCount: 0)
+      if error == nil, outcome == nil { outcome = .whole }
+      note(error)
+    }
+  }
+
+  /// Returns the first error, of which the sender has to be told.
+  private func take(_ result: Result<Void, any Error>, byteCount: Int) -> (any Error)? {
+    guard outcome == nil else { return nil }
+    switch result {
+    case .success: takenBytes += byteCount
+    case .failure(let error):
+      outcome = .refused
+      return error
+    }
+    return nil
+  }
+
+  /// What can be answered now; nil if there is nothing new to say.
+  func takeAnswer() -> SnapshotProgress? {
+    if outcome == .refused { return SnapshotProgress(takenBytes: takenBytes, verdict: .refused) }
+    if outcome == .whole, isEndAwaited { return SnapshotProgress(takenBytes: takenBytes, verdict: .whole) }
+    guard !isStartAwaited || pendingChunks == 0 else { return nil }
+    isStartAwaited = false
+    return SnapshotProgress(takenBytes: takenBytes, verdict: .continues)
+  }
+
+  /// Whether a sender that comes back can go on with it.
+  var isResumable: Bool { outcome != .refused }
 }
 
 /// What the receiver of a snapshot answers. 16 bytes, little-endian:

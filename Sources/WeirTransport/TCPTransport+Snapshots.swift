@@ -99,10 +99,11 @@ extension TCPTransport {
     } else if let sink = delegate?.transportSnapshotBegan(message) {
       arrival = SnapshotArrival(peer: connection.peer, instance: connection.instance, number: number, sink: sink)
     } else {
-      return answer(connection, takenBytes: 0, .refused)
+      return answer(connection, SnapshotProgress(takenBytes: 0, verdict: .refused))
     }
     connection.snapshotArrival = arrival
-    answer(connection, takenBytes: arrival.takenBytes, .continues)
+    arrival.resume()
+    answer(arrival)
   }
 
   /// What has arrived of this transfer so far. Whatever else has arrived from the same peer is given up: it sends one
@@ -120,28 +121,31 @@ extension TCPTransport {
 
   func receiveSnapshotChunk(_ bytes: [UInt8], _ connection: Connection) throws(FrameError) {
     guard let arrival = connection.snapshotArrival else { throw .invalidMessage("a chunk without a start") }
-    do {
-      guard bytes.isEmpty else {
-        try arrival.append(bytes)
-        return answer(connection, takenBytes: arrival.takenBytes, .continues)
-      }
-      connection.snapshotArrival = nil
-      try arrival.sink.finish()
-      answer(connection, takenBytes: arrival.takenBytes, .whole)
-    } catch {
-      log.warning("a snapshot from node \(connection.peer) is not taken: \(error)")
-      connection.snapshotArrival = nil
-      answer(connection, takenBytes: arrival.takenBytes, .refused)
+    let note = { [weak self] (error: (any Error)?) in
+      if let error { self?.log.warning("a snapshot from node \(arrival.peer) is not taken: \(error)") }
+      self?.answer(arrival)
     }
+    if bytes.isEmpty { arrival.finish(note: note) } else { try arrival.append(bytes, note: note) }
   }
 
-  private func answer(_ connection: Connection, takenBytes: Int, _ verdict: SnapshotProgress.Verdict) {
-    put(.snapshotProgress, SnapshotProgress(takenBytes: takenBytes, verdict: verdict).encoded(), connection)
+  /// Says how far an arrival is, if it has a connection and there is something to say.
+  private func answer(_ arrival: SnapshotArrival) {
+    guard let connection = connections.values.first(where: { $0.snapshotArrival === arrival }),
+      let progress = arrival.takeAnswer()
+    else { return }
+    // Refused, it stays until the sender hangs up: there may be chunks on their way.
+    if progress.verdict == .whole { connection.snapshotArrival = nil }
+    answer(connection, progress)
+  }
+
+  private func answer(_ connection: Connection, _ progress: SnapshotProgress) {
+    put(.snapshotProgress, progress.encoded(), connection)
     if !connection.isBlocked { writeSnapshot(connection) }
   }
 
   /// The connection of an arriving snapshot is lost: the sender may go on with it on another.
   func interrupted(_ arrival: SnapshotArrival, _ now: UInt64) {
+    guard arrival.isResumable else { return }
     arrival.deadlineNanoseconds = now + configuration.snapshotPatienceNanoseconds
     interruptedArrivals.append(arrival)
   }

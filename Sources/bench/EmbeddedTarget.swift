@@ -246,10 +246,17 @@ private final class EmbeddedSession: TargetSession {
   ) {
     let keys = reads.keyWords.span.bytes.extracting(
       first * KeySpelling.keyBytes..<(first + count) * KeySpelling.keyBytes)
-    ways[position].node.store.readEach(keys, keyBytes: KeySpelling.keyBytes) { place, value in
+    let begin = completions.count
+    let isComplete = ways[position].node.store.readEach(keys, keyBytes: KeySpelling.keyBytes) { place, value in
       completions.append(
         Completion(
           token: reads.tokens[first + place], status: .ok, readValue: Self.name(of: value), doneNanoseconds: 0))
+    }
+    guard !isComplete else { return }
+    // The node follows another leader by now, and is loading a state from it.
+    completions.removeSubrange(begin...)
+    for token in reads.tokens[first..<first + count] {
+      completions.append(Completion(token: token, status: .failed, doneNanoseconds: 0))
     }
   }
 

@@ -2,6 +2,7 @@ import CWeir
 import Foundation
 import Logging
 import Raft
+import Synchronization
 import WeirCore
 import WeirTransport
 
@@ -96,4 +97,18 @@ final class TestClient {
 
 func setCommand(_ key: String, _ value: String) -> [UInt8] {
   do { return try Command.encode(.set, key: Array(key.utf8), value: Array(value.utf8)) } catch { return [] }
+}
+
+/// Holds threads up while it is closed.
+final class Gate: Sendable {
+  private let state = Mutex((isOpen: true, isReached: false))
+
+  func pass() {
+    state.withLock { $0.isReached = $0.isReached || !$0.isOpen }
+    while !state.withLock({ $0.isOpen }) { usleep(1000) }
+  }
+
+  func close() { state.withLock { $0.isOpen = false } }
+  func open() { state.withLock { $0.isOpen = true } }
+  func waitUntilReached() -> Bool { eventually { state.withLock { $0.isReached } } }
 }

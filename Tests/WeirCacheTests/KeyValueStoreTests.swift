@@ -17,11 +17,11 @@ extension KeyValueStore {
   /// What `readEach` calls its closure with.
   fileprivate func readAll(_ keys: [UInt8], keyBytes: Int) -> [(position: Int, value: [UInt8]?)] {
     var found: [(position: Int, value: [UInt8]?)] = []
-    readEach(keys.span.bytes, keyBytes: keyBytes) { position, value in
+    let isComplete = readEach(keys.span.bytes, keyBytes: keyBytes) { position, value in
       guard let value else { return found.append((position, nil)) }
       found.append((position, value.withUnsafeBytes { [UInt8]($0) }))
     }
-    return found
+    return isComplete ? found : []
   }
 }
 
@@ -31,7 +31,7 @@ private func restored(_ chunks: [[UInt8]], shardCount: Int) throws -> KeyValueSt
   let store = KeyValueStore(shardCount: shardCount, hashSeed: 77)
   let restore = StateRestore(into: store)
   for chunk in chunks { try restore.append(chunk) }
-  try restore.commit()
+  try restore.finish()
   return store
 }
 
@@ -236,16 +236,48 @@ private func restored(_ chunks: [[UInt8]], shardCount: Int) throws -> KeyValueSt
     let store = KeyValueStore(shardCount: 2, hashSeed: 5)
     store.set([1], [2])
     let before = store.stateHash
-    let truncated = StateRestore(into: store)
+    let truncated = StateReplacement(of: store)
     try truncated.append([1, 0, 0, 0, 4, 0, 0, 0, 9])
-    #expect(throws: StateRestoreError.truncated) { try truncated.commit() }
+    #expect(throws: StateRestoreError.truncated) { try truncated.finish() }
     #expect(throws: StateRestoreError.malformedMembers) {
-      try StateRestore(into: store).append([0, 0, 0, 0, 1, 0, 0, 0, 9])
+      try StateReplacement(of: store).append([0, 0, 0, 0, 1, 0, 0, 0, 9])
     }
     #expect(throws: StateRestoreError.invalidLength(keyBytes: .max, valueBytes: .max)) {
-      try StateRestore(into: store).append([UInt8](repeating: 255, count: 8))
+      try StateReplacement(of: store).append([UInt8](repeating: 255, count: 8))
     }
     #expect(store.stateHash == before)
+    let whole = StateReplacement(of: store)
+    try whole.append([1, 0, 0, 0, 1, 0, 0, 0, 7, 8])
+    try whole.finish()
+    #expect(store.stateHash == before)
+    whole.commit()
+    #expect(store.count == 1 && store.get([7]) == [8] && store.get([1]) == nil)
+  }
+
+  @Test("While a state is being loaded, every look-up says that there is none, and finds it whole afterwards")
+  func nothingIsReadFromAStateThatIsBeingLoaded() throws {
+    let store = KeyValueStore(shardCount: 4, hashSeed: 9)
+    let keys = (0..<32).flatMap { [UInt8($0)] }
+    let places = (0..<32).map { $0..<$0 + 1 }
+    for number in keys { store.set([number], [number, 1]) }
+    func found() -> (one: [UInt8]?, several: Bool, each: Int, deadline: Bool) {
+      let one = store.get([5])
+      let several = store.lookUpTogether(places, in: keys.span.bytes) { _, _, _ in }
+      let each = store.readAll(keys, keyBytes: 1).count
+      let five: [UInt8] = [5]
+      return (one, several, each, store.lookUp(five.span.bytes) { value, _ in value != nil } ?? false)
+    }
+    #expect(found() == ([5, 1], true, 32, true))
+    store.beginLoading()
+    #expect(store.isLoading && store.count == 0 && store.liveBytes == 0)
+    #expect(found() == (nil, false, 0, false))
+    let restore = StateRestore(into: store)
+    for number in keys.dropLast() { try restore.append([1, 0, 0, 0, 1, 0, 0, 0, number, 2]) }
+    #expect(found() == (nil, false, 0, false))
+    try restore.finish()
+    store.endLoading()
+    #expect(!store.isLoading && store.count == 31)
+    #expect(found() == ([2], true, 32, true))
   }
 
   @Test func readersOnOtherThreadsSeeWholeValues() {

@@ -227,9 +227,10 @@ import WeirTransport
       let places = (0..<8).map { 4 * $0..<4 * $0 + 4 }
       while !state.isDone.load(ordering: .relaxed) {
         var values: [[UInt8]] = []
-        store.lookUpTogether(places, in: bytes.span.bytes) { _, value, _ in
+        let isReadable = store.lookUpTogether(places, in: bytes.span.bytes) { _, value, _ in
           if let value { values.append(value.withUnsafeBytes { [UInt8]($0) }) }
         }
+        #expect(isReadable)
         let isWhole = values.isEmpty || values.count == 8 && Set(values).count == 1
         if !isWhole { state.torn.wrappingAdd(1, ordering: .relaxed) }
         state.reads.wrappingAdd(1, ordering: .relaxed)

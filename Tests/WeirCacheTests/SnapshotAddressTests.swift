@@ -116,7 +116,7 @@ import WeirTransport
     let restore = StateRestore(into: target)
     // In pieces of any size.
     for byte in chunks.joined() { try restore.append([byte]) }
-    try restore.commit()
+    try restore.finish()
     #expect(restore.memberAddresses == [9: "[::1]:700", 2: "127.0.0.1:4711"])
     #expect(target.stateHash == store.stateHash)
     for length in 1..<17 {

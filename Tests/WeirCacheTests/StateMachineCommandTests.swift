@@ -8,7 +8,7 @@ extension KeyValueStore {
   fileprivate func apply(bytes: [UInt8]) -> CommandResult { apply(bytes.span.bytes) }
 
   fileprivate func deadline(_ key: [UInt8]) -> UInt64? {
-    lookUp(key.span.bytes) { value, deadline in value == nil ? nil : deadline }
+    lookUp(key.span.bytes) { value, deadline -> UInt64? in value == nil ? nil : deadline } ?? nil
   }
 }
 
@@ -131,7 +131,7 @@ private struct Model {
       try restore.append(Array(chunk[..<middle]))
       try restore.append(Array(chunk[middle...]))
     }
-    try restore.commit()
+    try restore.finish()
     return copy
   }
 

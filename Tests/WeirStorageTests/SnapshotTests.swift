@@ -172,64 +172,62 @@ struct SnapshotTests {
     }
   }
 
-  @Test("sent in chunks: doubled, out of order, resumed after a broken connection and after a restart")
-  func transfer() throws {
-    let source = SimulatedFileSystem()
-    let sender = try SnapshotStore.open(fileSystem: source, directory: "/snapshots")
-    let stored = try write(sender, Self.metadata(500), parts: (0..<20).map { Self.part($0, 1000) })
-    let reader = try sender.reader(stored)
-    let disk = SimulatedFileSystem(seed: 9)
-    var store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots")
-    var receiver = try store.receive(stored.metadata, fileBytes: stored.fileBytes)
-    var generator = SplitMix64(seed: 3)
-    var rounds = 0
-    while !receiver.isComplete {
-      rounds += 1
-      let back = min(receiver.receivedBytes, generator.below(500))
-      let chunk = try reader.fileChunk(at: receiver.receivedBytes - back, maximumBytes: 900)
-      let before = receiver.receivedBytes
-      let after = try receiver.receive(chunk.span.bytes, at: before - back)
-      #expect(after == max(before, before - back + chunk.count))
-      // A gap is not taken.
-      #expect(try receiver.receive(Self.part(1, 2).span.bytes, at: after + 1) == after)
-      if rounds % 5 == 0 { receiver = try store.receive(stored.metadata, fileBytes: stored.fileBytes) }
-      if rounds % 7 == 0 {
-        disk.kill()
-        store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots")
-        receiver = try store.receive(stored.metadata, fileBytes: stored.fileBytes)
-        #expect(receiver.receivedBytes == after)
-      }
-    }
-    #expect(try store.newest() == nil)
-    let received = try receiver.finish()
-    disk.crash(survivalPerMille: 0)
-    store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots")
-    #expect(try store.newest() == received)
-    #expect(try read(store, received) == read(sender, stored))
-    #expect(disk.contents(of: received.path) == source.contents(of: stored.path))
+  @Test("a part longer than a chunk is read as several, and nothing of it is lost")
+  func longParts() throws {
+    let disk = SimulatedFileSystem()
+    let store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots")
+    // A value of the largest size with its key.
+    let parts = [Self.part(1, 10), Self.part(2, (1 << 20) + 5000), Self.part(3, 3 << 20)]
+    let stored = try write(store, Self.metadata(7), parts: parts)
+    #expect(try store.newest() == stored)
+    let read = try read(store, stored)
+    #expect(read.count == 6)
+    let isEqual = Array(read.joined()) == Array(parts.joined())
+    #expect(isEqual)
   }
 
-  @Test("a file that arrived damaged, or is another one, is not taken, and can be sent anew")
-  func damagedTransfer() throws {
-    let source = SimulatedFileSystem()
-    let sender = try SnapshotStore.open(fileSystem: source, directory: "/snapshots")
-    let stored = try write(sender, Self.metadata(500), parts: [Self.part(1, 3000)])
-    let bytes = try sender.reader(stored).fileChunk(at: 0, maximumBytes: .max)
-    let store = try SnapshotStore.open(fileSystem: SimulatedFileSystem(), directory: "/snapshots")
-    for attempt in 0..<3 {
-      let announced = attempt == 1 ? Self.metadata(501) : stored.metadata
-      let receiver = try store.receive(announced, fileBytes: stored.fileBytes)
-      #expect(receiver.receivedBytes == 0)
-      var sent = bytes
-      if attempt == 0 { sent[2000] ^= 1 }
-      try receiver.receive(sent.span.bytes, at: 0)
-      if attempt == 2 {
-        #expect(try receiver.finish().metadata == stored.metadata)
-      } else {
-        #expect(throws: StorageError.self) { try receiver.finish() }
-        #expect(try store.newest() == nil)
-      }
+  @Test("a sealed snapshot does not count before it is published, and goes with the next start")
+  func sealed() throws {
+    let disk = SimulatedFileSystem()
+    let store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots")
+    let older = try write(store, Self.metadata(10), parts: [[1]])
+    let writer = try store.create(Self.metadata(20))
+    try writer.append(Self.part(2, 900).span.bytes)
+    try writer.seal()
+    try writer.verify()
+    #expect(try store.newest() == older)
+    let crashed = disk.copy()
+    crashed.crash(survivalPerMille: 1000)
+    let again = try SnapshotStore.open(fileSystem: crashed, directory: "/snapshots")
+    #expect(try again.newest() == older)
+    #expect(try crashed.list("/snapshots").count == 1)
+    let stored = try writer.publish()
+    disk.crash(survivalPerMille: 0)
+    let last = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots")
+    #expect(try last.newest() == stored)
+    #expect(try read(last, stored) == [Self.part(2, 900)])
+    // Given up, it leaves nothing.
+    let unwanted = try last.create(Self.metadata(30))
+    try unwanted.seal()
+    unwanted.cancel()
+    #expect(try disk.list("/snapshots").count == 2)
+  }
+
+  @Test("what the disk made of a sealed snapshot is seen before it gets its name; every bit counts")
+  func damageBeforePublishing() throws {
+    let disk = SimulatedFileSystem()
+    let store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots")
+    let writer = try store.create(Self.metadata(20))
+    try writer.append(Self.part(1, 40).span.bytes)
+    try writer.seal()
+    let path = "/snapshots/" + (try #require(try disk.list("/snapshots").first))
+    let size = try #require(disk.contents(of: path)).count
+    for byte in 0..<size {
+      disk.flipBit(byte, ofByte: byte, in: path)
+      #expect(throws: StorageError.self, "byte \(byte)") { try writer.verify() }
+      disk.flipBit(byte, ofByte: byte, in: path)
     }
+    try writer.verify()
   }
 
   @Test("an error at each file operation, and a crash after it: the older or the newer snapshot is there, whole")
@@ -237,9 +235,11 @@ struct SnapshotTests {
     func work(_ disk: SimulatedFileSystem) throws {
       let store = try SnapshotStore.open(fileSystem: disk, directory: "/snapshots", retained: 1)
       _ = try write(store, Self.metadata(20), parts: [Self.part(2, 900)])
-      let receiver = try store.receive(Self.metadata(30), fileBytes: Self.golden.count)
-      try receiver.receive(Self.golden.span.bytes, at: 0)
-      _ = try receiver.finish()
+      let writer = try store.create(Self.metadata(30))
+      try writer.append(Self.part(3, 900).span.bytes)
+      try writer.seal()
+      try writer.verify()
+      _ = try writer.publish(keepsSpare: true)
     }
     let base = SimulatedFileSystem()
     let first = try SnapshotStore.open(fileSystem: base, directory: "/snapshots", retained: 1)
@@ -259,18 +259,4 @@ struct SnapshotTests {
       _ = try read(store, newest)
     }
   }
-
-  /// The bytes of a snapshot as a leader would send them.
-  private static let golden: [UInt8] = {
-    let disk = SimulatedFileSystem()
-    do {
-      let store = try SnapshotStore.open(fileSystem: disk, directory: "/s")
-      let writer = try store.create(metadata(30))
-      try writer.append(part(3, 900).span.bytes)
-      return disk.contents(of: try writer.finish().path) ?? []
-    } catch {
-      Issue.record("\(error)")
-      return []
-    }
-  }()
 }

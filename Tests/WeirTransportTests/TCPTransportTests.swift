@@ -258,12 +258,14 @@ import WeirCore
     }
     #expect(eventually { first.seen.withLock { $0.connected == [2] } })
     // No two pieces of it are equal.
-    var data = [UInt8](repeating: 0, count: 8_000_000)
-    for block in 0..<8000 {
+    var data = [UInt8](repeating: 0, count: 12_000_000)
+    for block in 0..<12000 {
       data[block * 1000] = UInt8(truncatingIfNeeded: block)
       data[block * 1000 + 1] = UInt8(truncatingIfNeeded: block >> 8)
     }
-    let breaks = Mutex([5_000_000, 3_000_000, 1_000_000])
+    // Further apart, and further from the end, than a window: what is under way when one comes does not reach the next, at
+    // which there might be no connection to break.
+    let breaks = Mutex([8_000_000, 4_500_000, 1_000_000])
     let breaking = breaker == 1 ? first : second
     second.onSnapshotBytes.withLock {
       $0 = { count in

@@ -36,6 +36,12 @@ final class Endpoint: EventLoopHandler, TransportDelegate, @unchecked Sendable {
     var snapshotsSent: [Bool] = []
     var snapshotsBegun = 0
     var wantsSnapshots = true
+    /// Whether sinks answer only when `answerOwed` is called, and how many answers they owe, and owed at most.
+    var holdsAnswers = false
+    var owedAnswers = 0
+    var mostOwedAnswers = 0
+    /// Behind how many bytes a sink refuses the rest.
+    var refusesBytes: Int?
     var snapshots: [(message: Message, data: [UInt8])] = []
     var blocks: [@Sendable (PeerTransport) -> Void] = []
     var counters = TransportCounters()
@@ -145,6 +151,7 @@ final class Endpoint: EventLoopHandler, TransportDelegate, @unchecked Sendable {
     return isWanted ? Sink(self, message) : nil
   }
 
+  /// Takes what comes at once, or answers for it in later turns.
   final class Sink: SnapshotSink {
     let endpoint: Endpoint
     let message: Message
@@ -153,12 +160,44 @@ final class Endpoint: EventLoopHandler, TransportDelegate, @unchecked Sendable {
       self.endpoint = endpoint
       self.message = message
     }
-    func append(_ chunk: [UInt8]) throws {
-      data.append(contentsOf: chunk)
-      let count = data.count
-      endpoint.onSnapshotBytes.withLock { $0 }?(count)
+    func append(_ chunk: [UInt8], completion: @escaping Completion) {
+      endpoint.answer { [self] in
+        data.append(contentsOf: chunk)
+        let count = data.count
+        endpoint.onSnapshotBytes.withLock { $0 }?(count)
+        let limit = endpoint.seen.withLock { $0.refusesBytes } ?? .max
+        completion(count > limit ? .failure(Refusal()) : .success(()))
+      }
     }
-    func finish() throws { endpoint.seen.withLock { $0.snapshots.append((message, data)) } }
+    func finish(completion: @escaping Completion) {
+      endpoint.answer { [self] in
+        endpoint.seen.withLock { $0.snapshots.append((message, data)) }
+        completion(.success(()))
+      }
+    }
+  }
+
+  struct Refusal: Error {}
+
+  /// Answers that sinks owe, in order. Used on the loop's queue only.
+  private var owed: [() -> Void] = []
+
+  private func answer(_ block: @escaping () -> Void) {
+    let count = owed.count + 1
+    let isHeld = seen.withLock { seen in
+      seen.owedAnswers = count
+      seen.mostOwedAnswers = max(seen.mostOwedAnswers, count)
+      return seen.holdsAnswers
+    }
+    owed.append(block)
+    if !isHeld { answerOwed(.max) }
+  }
+
+  /// Gives the first answers that are owed.
+  func answerOwed(_ count: Int) {
+    for _ in 0..<min(count, owed.count) { owed.removeFirst()() }
+    let left = owed.count
+    seen.withLock { $0.owedAnswers = left }
   }
 }
 

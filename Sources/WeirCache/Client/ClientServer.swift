@@ -161,9 +161,11 @@ private final class ClientServing: Serving<ServedClient> {
       return client.answer(token, .overloaded)
     }
     if client.writer.isFull { client.writer.seal(.answers, number: leader) }
-    node.store.read(key) { value in
+    let answered: Void? = node.store.read(key) { value in
       client.writer.add(token: token, code: Outcome.appliedExisting.rawValue, payload: value)
     }
+    // Since it was given leave to read, the node has followed another leader and is loading a state from it.
+    if answered == nil { client.answer(token, .notLeader) }
   }
 
   /// Hands what has gathered of one connection to the node.

@@ -22,7 +22,8 @@ import WeirTransport
 /// | `/metrics` | counts for Prometheus |
 ///
 /// Reads take `consistency=safe` (the default), `lease` or `stale`. Only the leader writes, and reads but stale ones: any
-/// other node answers 307 with the same target at the leader, or 503 while it knows of none.
+/// other node answers 307 with the same target at the leader, or 503 while it knows of none. A node that is loading a state
+/// from its leader answers stale reads with 503 until it has.
 ///
 /// A write that was refused has a status of its own (503: it has no effect, and may be repeated); one whose outcome is
 /// unknown has 504.
@@ -265,7 +266,7 @@ public struct NodeAPI: HTTPHandler {
     case .invalidChange, .snapshotUnavailable, .notIncremented: HTTPResponse(.conflict, text: error.description)
     case .outOfSpace: HTTPResponse(.insufficientStorage, text: error.description)
     case .leadershipLost, .commitTimeout, .transferFailed: HTTPResponse(.gatewayTimeout, text: error.description)
-    case .enqueueTimeout, .overloaded, .shutdown: Self.unavailable(error.description)
+    case .enqueueTimeout, .overloaded, .loading, .shutdown: Self.unavailable(error.description)
     }
   }
 

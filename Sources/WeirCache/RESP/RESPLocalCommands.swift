@@ -32,6 +32,8 @@ extension RESPServing {
     case .config: config(words, &connection.output.bytes)
     case .info: RESPReply.appendBulk(infoText, to: &connection.output.bytes)
     case .time: time(&connection.output.bytes)
+    case .dbsize where node.store.isLoading:
+      RESPReply.appendError(Self.loadingText, to: &connection.output.bytes)
     case .dbsize: RESPReply.appendInteger(Int64(node.store.count), to: &connection.output.bytes)
     case .cluster: cluster(words, &connection.output.bytes)
     default: Self.append(.syntax, to: &connection.output.bytes)
@@ -152,7 +154,7 @@ extension RESPServing {
       maxclients:\(configuration.maximumConnections)\r
       \r
       # Persistence\r
-      loading:0\r
+      loading:\(node.store.isLoading ? 1 : 0)\r
       \r
       # Stats\r
       total_commands_processed:\(commandCount)\r

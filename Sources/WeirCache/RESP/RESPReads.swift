@@ -7,6 +7,8 @@ enum RESPReads {
     case answered
     /// These keys are past their deadline and still there: they are to be removed before the read is answered.
     case expired([[UInt8]])
+    /// There is no state to read from, see `KeyValueStore.isLoading`: nothing was answered.
+    case loading
   }
 
   /// Answers a read behind what stands in `output`, unless it finds a key past its deadline.
@@ -36,6 +38,7 @@ enum RESPReads {
         append(read.verb, isExpired ? nil : value, deadline, now, &output)
         return false
       }
+      guard let isLate else { return .loading }
       return isLate ? .expired([Array(bytes[place])]) : .answered
     }
   }
@@ -82,7 +85,7 @@ enum RESPReads {
       var existing: Int64 = 0
       var total = 0
       var expired: [[UInt8]] = []
-      unsafe store.lookUpTogether(Array(places), in: bytes.span.bytes) { position, value, deadline in
+      let isReadable = unsafe store.lookUpTogether(Array(places), in: bytes.span.bytes) { position, value, deadline in
         guard let value else { return }
         guard deadline == 0 || deadline > now else {
           if !hidesExpired { expired.append(Array(bytes[places[places.startIndex + position]])) }
@@ -93,6 +96,7 @@ enum RESPReads {
         guard read.verb == .mget, total <= maximumBytes else { return }
         values[position] = unsafe value.withUnsafeBytes { unsafe [UInt8]($0) }
       }
+      guard isReadable else { return .loading }
       guard expired.isEmpty else { return .expired(expired) }
       guard read.verb == .mget else {
         RESPReply.appendInteger(existing, to: &output)

@@ -39,7 +39,7 @@ public struct RESPServerConfiguration: Sendable {
 /// `CLUSTERDOWN` while nobody leads, which they repeat. A node that forwarded instead would add a hop to every command of
 /// a client that could have known better, and could not say whether a write that it never heard of again took effect;
 /// `MOVED` is only said of commands that had none. Reads that may be stale are served by every node, after `READONLY`,
-/// which is how such clients ask for that.
+/// which is how such clients ask for that; while it is loading a state from its leader, a node answers them `LOADING`.
 public final class RESPServer: Sendable {
   private let shell: ServingShell<RESPConnection>
 

@@ -359,7 +359,11 @@ final class RESPServing: Serving<RESPConnection> {
         let result = RESPReads.answer(
           read, of: connection, node.store, now: now, hidesExpired: hidesExpired,
           maximumBytes: configuration.maximumPendingBytes, to: &connection.output.bytes)
-        if case .expired(let keys) = result { return keys }
+        switch result {
+        case .answered: break
+        case .expired(let keys): return keys
+        case .loading: RESPReply.appendError(Self.loadingText, to: &connection.output.bytes)
+        }
       }
       connection.finishRead()
     }
@@ -404,6 +408,9 @@ final class RESPServing: Serving<RESPConnection> {
     case .appliedFresh, .appliedExisting, .appliedNumber, .conditionUnmet: "ERR an answer of another kind was expected"
     }
   }
+
+  /// As Redis says it while it reads its file, which clients of a cluster take as a reason to ask another node.
+  static let loadingText = "LOADING this node is loading a state from its leader"
 
   private func notLeaderText(slot: Int) -> String {
     let leader = node.status.leader

@@ -113,9 +113,9 @@ extension Node {
   public func read(
     _ key: [UInt8], _ consistency: ReadConsistency = .safe, timeoutNanoseconds: UInt64 = 10_000_000_000
   ) async throws(NodeError) -> [UInt8]? {
-    if let answer = readLocally(key, consistency) { return answer.value }
+    if let answer = readLocally(key, consistency) { return try answer.get() }
     try await verifyLeader(timeoutNanoseconds: timeoutNanoseconds)
-    return store.get(key)
+    return try look(up: key).get()
   }
 
   /// The same with a callback, which comes at once where no message is needed.
@@ -123,21 +123,28 @@ extension Node {
     _ key: [UInt8], _ consistency: ReadConsistency = .safe, timeoutNanoseconds: UInt64 = 10_000_000_000,
     completion: @escaping @Sendable (Result<[UInt8]?, NodeError>) -> Void
   ) {
-    if let answer = readLocally(key, consistency) { return completion(.success(answer.value)) }
-    let store = store
-    verifyLeader(timeoutNanoseconds: timeoutNanoseconds) { result in completion(result.map { store.get(key) }) }
-  }
-
-  private struct LocalAnswer {
-    var value: [UInt8]?
+    if let answer = readLocally(key, consistency) { return completion(answer) }
+    verifyLeader(timeoutNanoseconds: timeoutNanoseconds) { [self] result in
+      completion(result.flatMap { look(up: key) })
+    }
   }
 
   /// The answer where it needs no round; nil where it does.
-  private func readLocally(_ key: [UInt8], _ consistency: ReadConsistency) -> LocalAnswer? {
+  private func readLocally(_ key: [UInt8], _ consistency: ReadConsistency) -> Result<[UInt8]?, NodeError>? {
     guard consistency != .safe else { return nil }
-    let answer = LocalAnswer(value: store.get(key))
+    let answer = look(up: key)
     // In this order: the lease has to hold after the value was read, see `leaseHeldDuringReads`.
     return consistency == .stale || leaseHeldDuringReads() ? answer : nil
+  }
+
+  /// What this node has applied. A node that was given leave to read as a leader may have been sent a state since.
+  private func look(up key: [UInt8]) -> Result<[UInt8]?, NodeError> {
+    let value = unsafe store.read(key.span.bytes) { value -> [UInt8]? in
+      guard let value else { return nil }
+      return unsafe value.withUnsafeBytes { unsafe [UInt8]($0) }
+    }
+    guard let value else { return .failure(.loading) }
+    return .success(value)
   }
 
   // MARK: Observers

@@ -30,6 +30,8 @@ public enum NodeError: Error, Sendable, Hashable, CustomStringConvertible {
   /// No snapshot can be written now: another one is under way, the node has no disk, or the state was overwritten faster
   /// than the disk took it.
   case snapshotUnavailable
+  /// A state from the leader is taking the place of what this node held, and there is none to read from until it has.
+  case loading
   /// The leadership did not arrive at its target in time.
   case transferFailed
 
@@ -49,6 +51,7 @@ public enum NodeError: Error, Sendable, Hashable, CustomStringConvertible {
     case .configurationChanged(let index): "the configuration has changed, at index \(index); look at it again"
     case .invalidChange(let reason): "the membership cannot change like that: \(reason)"
     case .snapshotUnavailable: "no snapshot can be written now: one is under way, or there is no disk"
+    case .loading: "this node is loading a state from its leader; ask another one, or this one again later"
     case .transferFailed: "the leadership did not arrive at its target in time"
     }
   }

@@ -5,9 +5,12 @@ import WeirTransport
 
 /// Keeping the log in memory short, and bringing followers up that are behind its beginning.
 ///
-/// No snapshot is kept. When a follower needs one, the state is captured as it is at that moment, which is never older
-/// than what the core had in mind, and streamed while commands go on being applied. Raft accepts a newer one: the
-/// follower acknowledges the index that it got.
+/// What is sent is no snapshot that was kept. When a follower needs one, the state is captured as it is at that moment,
+/// which is never older than what the core had in mind, and streamed while commands go on being applied. Raft accepts a
+/// newer one: the follower acknowledges the index that it got.
+///
+/// A follower with files has it written to its disk as it arrives, and reads it from there once the core wants it
+/// (`SnapshotArrivalFile`); one without builds it beside the state in use (`StateReplacement`).
 extension NodeLoop {
   /// Lets applied entries go that nobody is likely to need.
   func compactIfNeeded() {
@@ -24,7 +27,7 @@ extension NodeLoop {
 
   /// Sends the state as it is now in place of the snapshot that the core asked for.
   func sendSnapshot(_ message: Message) {
-    guard !isCapturing, receiving == nil, let term = raft.term(at: appliedIndex) else {
+    guard !isStateInUse, let term = raft.term(at: appliedIndex) else {
       return raft.reportSnapshot(message.to, succeeded: false)
     }
     var current = message
@@ -45,53 +48,90 @@ extension NodeLoop {
   func transportSnapshotBegan(_ message: Message) -> (any SnapshotSink)? {
     guard let metadata = message.snapshot?.metadata, metadata.index > appliedIndex else { return nil }
     // One at a time, and never beside a capture: putting a state in place would pull the tables from under it.
-    guard !isCapturing, receiving == nil, restore == nil else { return nil }
-    let sink = RestoreSink(loop: self, message: message, restore: StateRestore(into: store))
+    guard !isStateInUse, now >= nextArrivalNanoseconds else { return nil }
+    guard let durable else {
+      let sink = ReplacementSink(loop: self, message: message, replacement: StateReplacement(of: store))
+      receiving = sink
+      return sink
+    }
+    let file = SnapshotArrivalFile(durable.snapshots, metadata)
+    let sink = SnapshotFileSink(self, message, file, queue: durable.snapshotQueue)
     receiving = sink
     return sink
   }
 
+  /// Whether the state is being captured, or another one is about to take its place.
+  var isStateInUse: Bool { isCapturing || isInstalling || receiving != nil || arrived != nil }
+
   /// A whole state has arrived: the core decides whether it is wanted.
-  fileprivate func received(_ message: Message, _ restore: StateRestore) {
-    guard let index = message.snapshot?.metadata.index else { return }
+  func received(_ message: Message, _ state: ArrivedState) {
     receiving = nil
-    self.restore = (index, restore)
+    guard let index = message.snapshot?.metadata.index else { return discard(state) }
+    arrived = (index, state)
     step(message)
     // Not wanted: an older term, or overtaken by appends.
-    if raft.firstIndex != index + 1 || appliedIndex >= index { self.restore = nil }
+    if raft.firstIndex != index + 1 || appliedIndex >= index { discardArrived() }
   }
 
-  /// The core wants it: it takes the place of everything.
-  func install(_ snapshot: Snapshot) {
-    guard let restore, restore.index == snapshot.metadata.index else {
+  /// The state that has arrived, which the core asks for now.
+  func takeArrived(_ metadata: SnapshotMetadata) -> ArrivedState {
+    guard let arrived, arrived.index == metadata.index else {
       preconditionFailure("the core installs the snapshot that was just stepped")
     }
-    do throws(StateRestoreError) {
-      try restore.restore.commit()
-    } catch {
-      preconditionFailure("a snapshot that ended cleanly can be installed: \(error)")
+    self.arrived = nil
+    return arrived.state
+  }
+
+  /// The core of a node without files wants a state: it takes the place of everything.
+  func install(_ snapshot: Snapshot) {
+    guard case .memory(let replacement) = takeArrived(snapshot.metadata) else {
+      preconditionFailure("a node without files gets states in memory")
     }
-    discard(restore.restore)
-    self.restore = nil
-    meetMembers(ofSnapshot: restore.restore.memberAddresses)
+    replacement.commit()
+    discard(replacement)
+    tookOver(snapshot.metadata, replacement.memberAddresses)
+  }
+
+  /// A state from the leader is in place.
+  func tookOver(_ metadata: SnapshotMetadata, _ memberAddresses: [NodeID: String]) {
+    meetMembers(ofSnapshot: memberAddresses)
     retention.reset()
-    appliedIndex = snapshot.metadata.index
-    configurationState = snapshot.metadata.configuration
-    configurationIndex = snapshot.metadata.index
+    appliedIndex = metadata.index
+    configurationState = metadata.configuration
+    configurationIndex = metadata.index
     log.info("node \(configuration.id) took over the state at index \(appliedIndex)")
     notifyObservers(.snapshotInstalled(index: appliedIndex))
   }
-}
 
-extension NodeLoop {
-  /// Lets go of the state that was replaced, elsewhere: a million records take tens of milliseconds to free.
-  private func discard(_ old: StateRestore) {
+  private func discardArrived() {
+    if let arrived { discard(arrived.state) }
+    arrived = nil
+  }
+
+  private func discard(_ state: ArrivedState) {
+    switch state {
+    case .memory(let replacement): discard(replacement)
+    case .file(let file): durable?.snapshotQueue.async { file.cancel() }
+    }
+  }
+
+  /// Lets go of the state that was replaced, or of one that is not wanted, elsewhere: a million records take tens of
+  /// milliseconds to free.
+  private func discard(_ old: StateReplacement) {
     // Nobody else has it once this turn is over, which the delay waits for.
     nonisolated(unsafe) let old = old
     DispatchQueue.global(qos: .utility).asyncAfter(deadline: .now() + .milliseconds(20)) {
       unsafe withExtendedLifetime(old) {}
     }
   }
+}
+
+/// A whole state that has come from a leader.
+enum ArrivedState {
+  /// Beside the one in use, of a node without files.
+  case memory(StateReplacement)
+  /// On the disk.
+  case file(SnapshotArrivalFile)
 }
 
 /// The chunks of a captured state.
@@ -107,18 +147,25 @@ private final class CaptureSource: SnapshotSource {
   }
 }
 
-/// Builds an arriving state beside the one in use.
-private final class RestoreSink: SnapshotSink {
+/// Builds an arriving state beside the one in use: on nodes without files, see `StateReplacement`.
+private final class ReplacementSink: SnapshotSink {
   private weak var loop: NodeLoop?
   private let message: Message
-  private let restore: StateRestore
+  private let replacement: StateReplacement
 
-  init(loop: NodeLoop, message: Message, restore: StateRestore) {
+  init(loop: NodeLoop, message: Message, replacement: StateReplacement) {
     self.loop = loop
     self.message = message
-    self.restore = restore
+    self.replacement = replacement
   }
 
-  func append(_ chunk: [UInt8]) throws { try restore.append(chunk) }
-  func finish() throws { loop?.received(message, restore) }
+  func append(_ chunk: [UInt8], completion: @escaping Completion) {
+    completion(Result { try replacement.append(chunk) })
+  }
+
+  func finish(completion: @escaping Completion) {
+    do throws(StateRestoreError) { try replacement.finish() } catch { return completion(.failure(error)) }
+    loop?.received(message, .memory(replacement))
+    completion(.success(()))
+  }
 }

@@ -9,8 +9,7 @@ extension NodeLoop {
   func storeDurably(_ message: Message) {
     guard let durable else { return }
     if let snapshot = message.snapshot {
-      install(snapshot)
-      persistInstalled(snapshot.metadata, responses: message.responses, durable)
+      install(snapshot.metadata, for: message, durable)
     } else {
       deliver(durable.store(message))
     }
@@ -75,33 +74,48 @@ extension NodeLoop {
     }
   }
 
-  /// A state that came from the leader is made durable before the log is told to continue behind it, and before the leader
-  /// hears that it arrived. Meanwhile this queue goes on: what is to be stored behind the snapshot waits for it.
-  private func persistInstalled(
-    _ metadata: SnapshotMetadata, responses: [Message], _ durable: DurableStorage
-  ) {
-    isCapturing = true
+  /// The core wants the state that has arrived: it is put in place, from its file, before the log is told to continue behind
+  /// it, and before the leader hears of it. Meanwhile this queue goes on: what is to be stored behind the snapshot waits for
+  /// it, what is to be applied behind it the core does not hand out before, and look-ups find no state.
+  private func install(_ metadata: SnapshotMetadata, for message: Message, _ durable: DurableStorage) {
+    guard case .file(let file) = takeArrived(metadata) else {
+      preconditionFailure("a node with files gets states as files")
+    }
+    isInstalling = true
     let intake = intake
-    durable.install(beginCapture(), metadata, responses: responses) { result in
-      _ = intake.perform { $0.installedWritten(metadata, result) }
+    durable.install(file, metadata, for: message, into: store) { result in
+      _ = intake.perform { $0.installed(metadata, result) }
     }
   }
 
-  private func installedWritten(_ metadata: SnapshotMetadata, _ result: Result<SnapshotMetadata, SnapshotFailure>) {
-    isCapturing = false
+  private func installed(_ metadata: SnapshotMetadata, _ result: Result<[NodeID: String], StorageError>) {
+    isInstalling = false
     switch result {
-    case .success:
-      log.info("node \(configuration.id) has the state at index \(metadata.index) on its disk")
+    case .success(let memberAddresses):
+      tookOver(metadata, memberAddresses)
       durable?.finishInstall { deliver($0) }
-    case .failure(.storage(let error)): fail(error)
-    case .failure(.outgrown): preconditionFailure("nothing is applied behind a state before the log knows of it")
+    case .failure(let error): fail(error)
     }
   }
+
+  /// An arriving state cannot be written. A disk without room for it is no reason to end: what this node has is whole, and
+  /// the leader hears that it did not take this. It would send the next one at once, to be written until the disk is full
+  /// again, so for a while none is begun.
+  func arrivalFailed(_ failure: SnapshotFailure) {
+    switch failure {
+    case .storage(.diskFull), .malformed, .outgrown:
+      log.error("node \(configuration.id) does not take the state that it is sent: \(failure)")
+      nextArrivalNanoseconds = now + Self.arrivalPauseNanoseconds
+    case .storage(let error): fail(error)
+    }
+  }
+
+  private static var arrivalPauseNanoseconds: UInt64 { 1_000_000_000 }
 
   /// Writes the state as a snapshot once the log has grown by enough, so that it can be cut.
   func writeSnapshotIfNeeded() {
-    guard let durable, durable.schedule.isDue(rank: memberRank, members: memberCount), !isCapturing, receiving == nil,
-      restore == nil, let term = raft.term(at: appliedIndex)
+    guard let durable, durable.schedule.isDue(rank: memberRank, members: memberCount), !isStateInUse,
+      let term = raft.term(at: appliedIndex)
     else { return }
     writeSnapshot(durable, term, isDue: true)
   }
@@ -117,7 +131,7 @@ extension NodeLoop {
 
   /// Writes the state as a snapshot now; `completion` hears what came of it.
   func writeSnapshotOnRequest(_ completion: @escaping @Sendable (Result<LogIndex, NodeError>) -> Void) {
-    guard let durable, !isCapturing, receiving == nil, restore == nil, let term = raft.term(at: appliedIndex) else {
+    guard let durable, !isStateInUse, let term = raft.term(at: appliedIndex) else {
       return completion(.failure(.snapshotUnavailable))
     }
     snapshotRequests.append(completion)
@@ -148,15 +162,14 @@ extension NodeLoop {
       log.info("node \(configuration.id) wrote its state at index \(metadata.index)")
       // Not through the one just written: should that turn out to be damaged, the one before it still finds its log.
       durable?.log.compact(through: oldest.index, term: oldest.term)
-    case .failure(.outgrown):
-      // As with a full disk. What is being overwritten is not kept beyond a bound: it would be the state a second time.
-      log.error(
-        "node \(configuration.id) gave up writing its state at index \(metadata.index): it was overwritten faster than the disk took it"
-      )
-    case .failure(.storage(.diskFull(let error))):
-      // Nothing is lost: the log goes on growing, and the next attempt comes with its next stretch.
-      log.error("node \(configuration.id) could not write its state: the disk is full (\(error))")
-    case .failure(.storage(let error)): fail(error)
+    case .failure(let failure):
+      switch failure {
+      // What is being overwritten is not kept beyond a bound: it would be the state a second time. In either case nothing is
+      // lost: the log goes on growing, and the next attempt comes with its next stretch.
+      case .outgrown, .malformed, .storage(.diskFull):
+        log.error("node \(configuration.id) gave up writing its state at index \(metadata.index): \(failure)")
+      case .storage(let error): fail(error)
+      }
     }
   }
 

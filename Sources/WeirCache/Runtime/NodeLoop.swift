@@ -64,7 +64,12 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   /// Everything committed before this leadership is at or below this index.
   var leadershipStartIndex: LogIndex = 0
   var transfers: [LeadershipTransfer] = []
-  var restore: (index: LogIndex, restore: StateRestore)?
+  /// A whole state that has arrived, from when the core is told until it has taken it or not.
+  var arrived: (index: LogIndex, state: ArrivedState)?
+  /// An arrived state is taking the place of what the store held.
+  var isInstalling = false
+  /// When a state may arrive again, after one that could not be taken.
+  var nextArrivalNanoseconds: UInt64 = 0
   var isCapturing = false
   /// Who waits for the snapshot that is being written.
   var snapshotRequests: [@Sendable (Result<LogIndex, NodeError>) -> Void] = []
@@ -237,6 +242,8 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   // MARK: Messages
 
   func transportReceived(_ message: inout Message) {
+    // A snapshot comes by a way of its own (`transportSnapshotBegan`): without its state it would be none.
+    guard message.type != .snapshot else { return }
     messagesSinceCommit += 1
     step(&message)
   }
@@ -394,6 +401,8 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     snapshotRequests.removeAll()
     client.shutDown()
     notifyLanes()
+    // One that has arrived and is wanted the core asks for in this very turn.
+    (receiving as? SnapshotFileSink)?.abandon()
     transport.close()
     role = .follower
     leader = .none

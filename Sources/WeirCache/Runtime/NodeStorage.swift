@@ -65,7 +65,7 @@ final class DurableStorage {
   let log: GroupCommitLog
   let snapshots: SnapshotStore
   private let progress: Progress
-  private let snapshotQueue = DispatchQueue(label: "weir.snapshots", qos: .utility)
+  let snapshotQueue = DispatchQueue(label: "weir.snapshots", qos: .utility)
   /// The answers that wait for each write under way, oldest first.
   private var waiting: [(answers: [Message], lastIndex: LogIndex)] = []
   /// The last entry of the newest write that is durable.
@@ -79,8 +79,8 @@ final class DurableStorage {
   private var term: Term
   /// When the next snapshot is due.
   private(set) var schedule: SnapshotSchedule
-  /// A received snapshot that is being written; what comes behind it waits in `held`.
-  private var installing: (metadata: SnapshotMetadata, responses: [Message])?
+  /// A received snapshot that is being put in place; what is to be stored behind it waits in `held`.
+  private var installing: SnapshotMetadata?
   private var held: [Message] = []
 
   init(
@@ -157,25 +157,34 @@ final class DurableStorage {
     return []
   }
 
-  /// Makes a received snapshot durable on another queue; `completion` is called there, and has `finishInstall` called on
-  /// the node's. Until then everything else that is to be stored waits: the log cannot hold what comes behind a snapshot
-  /// before it knows of it. A crash in between finds the snapshot and a log that ends before it, which recovery knows.
+  /// Puts a received snapshot in place on another queue, durably; `completion` is called there with where its members are,
+  /// and has `finishInstall` called on the node's. Until then everything else that is to be stored waits: the log cannot hold
+  /// what comes behind a snapshot before it knows of it. A crash in between finds the snapshot, or not yet, and a log that
+  /// ends before it, which recovery knows.
+  /// - Parameter message: asks for it; what else it wants stored is stored behind the snapshot.
   func install(
-    _ capture: StateCapture, _ metadata: SnapshotMetadata, responses: [Message],
-    _ completion: @escaping @Sendable (Result<SnapshotMetadata, SnapshotFailure>) -> Void
+    _ file: SnapshotArrivalFile, _ metadata: SnapshotMetadata, for message: Message, into store: KeyValueStore,
+    _ completion: @escaping @Sendable (Result<[NodeID: String], StorageError>) -> Void
   ) {
     precondition(installing == nil, "one snapshot is installed at a time")
-    installing = (metadata, responses)
+    installing = metadata
+    held.append(message)
     schedule.begin(inTurn: false)
-    write(capture, metadata, bytesPerSecond: .max, completion)
+    let progress = progress
+    snapshotQueue.async {
+      completion(
+        Result { () throws(StorageError) in
+          try file.install(into: store) { !progress.isClosing.load(ordering: .relaxed) }
+        })
+    }
   }
 
-  /// The received snapshot is durable: the log continues behind it, with what waited.
+  /// The received snapshot is durable and in place: the log continues behind it, with what waited.
   /// - Parameter body: is given answers that wait for nothing.
   func finishInstall(_ body: ([Message]) -> Void) {
-    guard let (metadata, responses) = installing else { return }
+    guard let metadata = installing else { return }
     installing = nil
-    waiting.append((responses, metadata.index))
+    waiting.append(([], metadata.index))
     let progress = progress
     log.reset(anchorIndex: metadata.index, anchorTerm: metadata.term) { progress.note($0) }
     let messages = held
@@ -258,10 +267,21 @@ final class DurableStorage {
 }
 
 /// Why a snapshot was not written.
-enum SnapshotFailure: Error {
+enum SnapshotFailure: Error, CustomStringConvertible {
   case storage(StorageError)
   /// The state was overwritten faster than it could be written, see `StateCaptureError.outgrown`.
   case outgrown
+  /// What a leader sent is no state.
+  case malformed(StateRestoreError)
+
+  var description: String {
+    switch self {
+    case .storage(.diskFull(let error)): "the disk is full (\(error))"
+    case .storage(let error): error.description
+    case .outgrown: "it was overwritten faster than the disk took it"
+    case .malformed(let error): "it is no state: \(error)"
+    }
+  }
 
   static func of<Value>(_ body: () throws(StorageError) -> Value) throws(SnapshotFailure) -> Value {
     do throws(StorageError) {
@@ -341,7 +361,7 @@ struct RecoveredNode {
       try snapshots.reader(newest).forEachChunk { chunk in
         try restore.append(unsafe chunk.withUnsafeBytes { unsafe [UInt8]($0) })
       }
-      try restore.commit()
+      try restore.finish()
       memberAddresses = restore.memberAddresses
     }
     var options = configuration.logOptions

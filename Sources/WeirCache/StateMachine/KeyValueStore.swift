@@ -7,6 +7,9 @@ import WeirCore
 /// One thread writes, the one that applies committed entries; any thread reads. Keys are spread over shards, each with
 /// a lock of its own that is held for one probe and one copy, so readers meet the writer only on the same shard.
 ///
+/// While another state is put in place (`isLoading`) there is none to read from, and every look-up says so: it finds the
+/// state before or the one after, never a part of one, nor a part of each.
+///
 /// Sendable although it holds a pointer: it never changes, and what it points to is a lock and what lies under it.
 @safe
 public final class KeyValueStore: @unchecked Sendable {
@@ -36,6 +39,11 @@ public final class KeyValueStore: @unchecked Sendable {
   private let hashSeed: UInt64
   /// Whether a key with a deadline was ever here.
   private let mayHaveDeadlines = Atomic<Bool>(false)
+  /// Set before the first key of the old state goes, cleared behind the last one of the new. Looked at under the locks of
+  /// the keys that are looked up: who holds them and finds it clear sees them all as they were before or as they are
+  /// after, since in between each of their tables is changed, for which the lock is needed.
+  /// Here, beside what a look-up reads anyway, and not beside the counts that a write changes while a capture is read.
+  private let loading = Atomic<Bool>(false)
   private let captureCount = Atomic<UInt64>(0)
   /// Size of the records that are in memory for a capture alone, in bytes.
   private let preservedTotal = Atomic<Int>(0)
@@ -77,22 +85,23 @@ public final class KeyValueStore: @unchecked Sendable {
 
   // MARK: Reading, on any thread
 
-  /// The value of `key`, or nil.
+  /// The value of `key`, or nil; nil of every key while `isLoading`, which whoever answers others tells apart with `read`.
   public func get(_ key: [UInt8]) -> [UInt8]? {
-    unsafe read(key.span.bytes) { value in
+    unsafe read(key.span.bytes) { value -> [UInt8]? in
       guard let value else { return nil }
       return unsafe value.withUnsafeBytes { unsafe [UInt8]($0) }
-    }
+    } ?? nil
   }
 
   /// Calls `body` with the value of `key`, or nil, while its shard is locked: copy what is needed and return.
-  public func read<Result>(_ key: RawSpan, _ body: (RawSpan?) -> Result) -> Result {
+  /// - Returns: what `body` returns; nil, without calling it, while there is no state to read from (`isLoading`).
+  public func read<Result>(_ key: RawSpan, _ body: (RawSpan?) -> Result) -> Result? {
     let hash = ByteHash.hash(key, seed: hashSeed)
     var result: Result?
     unsafe shard(of: hash).pointee.table.withLock { table in
+      guard !loading.load(ordering: .relaxed) else { return }
       result = table.read(key: key, hash: hash, body)
     }
-    guard let result else { preconditionFailure("the lock runs its closure") }
     return result
   }
 
@@ -104,8 +113,12 @@ public final class KeyValueStore: @unchecked Sendable {
   /// shards, one over the slots, one over the records, then the reads. The group is small so that what was fetched
   /// for writing (a lock is written to) is still ours when it is used: with 256 keys in a group and two readers, more
   /// than half of the lines would have gone back to the other one.
-  public func readEach(_ keys: RawSpan, keyBytes: Int, _ body: (_ position: Int, _ value: RawSpan?) -> Void) {
+  /// - Returns: false if there was no state to read from (`isLoading`) for some of them, of which `body` has not heard.
+  public func readEach(
+    _ keys: RawSpan, keyBytes: Int, _ body: (_ position: Int, _ value: RawSpan?) -> Void
+  ) -> Bool {
     precondition(keyBytes > 0 && keys.byteCount % keyBytes == 0, "whole keys")
+    var isComplete = true
     let count = keys.byteCount / keyBytes
     var hashes = InlineArray<16, UInt64>(repeating: 0)
     var first = 0
@@ -127,40 +140,54 @@ public final class KeyValueStore: @unchecked Sendable {
         let offset = (first + place) * keyBytes
         let key = keys.extracting(offset..<offset + keyBytes)
         unsafe shard(of: hashes[place]).pointee.table.withLock { table in
+          guard !loading.load(ordering: .relaxed) else {
+            isComplete = false
+            return
+          }
           table.read(key: key, hash: hashes[place]) { body(first + place, $0) }
         }
       }
       first += group
     }
+    return isComplete
   }
 
   private static let readGroup = 16
 
   /// Calls `body` with the value of `key`, or nil, and its deadline in milliseconds since 1970, 0 if it has none, while its
   /// shard is locked. A key whose deadline has passed is there until a command has removed it.
-  public func lookUp<Result>(_ key: RawSpan, _ body: (RawSpan?, UInt64) -> Result) -> Result {
+  /// - Returns: what `body` returns; nil, without calling it, while there is no state to read from (`isLoading`).
+  public func lookUp<Result>(_ key: RawSpan, _ body: (RawSpan?, UInt64) -> Result) -> Result? {
     let hash = ByteHash.hash(key, seed: hashSeed)
     var result: Result?
     unsafe shard(of: hash).pointee.table.withLock { table in
+      guard !loading.load(ordering: .relaxed) else { return }
       result = table.lookUp(key: key, hash: hash, body)
     }
-    guard let result else { preconditionFailure("the lock runs its closure") }
     return result
   }
 
   /// Looks keys up as they are at one moment: no command falls between two of them. Calls `body` with each one's position,
   /// in any order, while the shards of all are locked.
+  /// - Returns: false if there was no state to read from (`isLoading`): then what `body` was told counts for nothing.
   public func lookUpTogether(
     _ keys: [Range<Int>], in bytes: RawSpan, _ body: (_ position: Int, _ value: RawSpan?, _ deadline: UInt64) -> Void
-  ) {
+  ) -> Bool {
     var places: [ShardPlace] = []
     places.reserveCapacity(keys.count)
     for (position, key) in keys.enumerated() {
       places.append(place(of: bytes.extracting(key), position))
     }
+    var isReadable = true
     withTables(of: places) { table, place in
+      // Asked with the last lock as well, which is when it counts for all of them.
+      guard !loading.load(ordering: .relaxed) else {
+        isReadable = false
+        return
+      }
       table.lookUp(key: bytes.extracting(keys[place.position]), hash: place.hash) { body(place.position, $0, $1) }
     }
+    return isReadable
   }
 
   // MARK: Several keys at once
@@ -447,20 +474,47 @@ public final class KeyValueStore: @unchecked Sendable {
     return result
   }
 
+  // MARK: Another state
+
+  /// Whether another state is being put in place, and there is none to read from. For who wants to say so; a look-up
+  /// finds out by itself.
+  public var isLoading: Bool { loading.load(ordering: .acquiring) }
+
+  /// Lets every key go, so that those of another state can be set, on this thread, which takes the applying one's place
+  /// until `endLoading`. Not beside a capture. A million records take tens of milliseconds to free: not for a node's queue.
+  func beginLoading() {
+    loading.store(true, ordering: .releasing)
+    for position in 0..<shardCount {
+      // Freed without the lock, a shard at a time.
+      var old = RecordTable()
+      exchange(&old, shard: position)
+    }
+    cweir_release_free_memory()
+  }
+
+  /// The other state is whole.
+  func endLoading() { loading.store(false, ordering: .releasing) }
+
   /// Exchanges the whole state for that of `other`, which has the same seed and shards and is good for nothing but being
   /// dropped afterwards: that frees every record of the old state, so it is done where nobody waits.
   func adopt(_ other: KeyValueStore) {
-    mayHaveDeadlines.store(true, ordering: .relaxed)
     precondition(other.shardCount == shardCount && other.hashSeed == hashSeed, "stores of one shape")
+    mayHaveDeadlines.store(true, ordering: .relaxed)
+    loading.store(true, ordering: .releasing)
     for position in 0..<shardCount {
-      var incoming = RecordTable()
-      unsafe other.shard(at: position).pointee.table.withLock { swap(&$0, &incoming) }
-      let shard = unsafe shard(at: position)
-      unsafe shard.pointee.table.withLock { table in
-        swap(&table, &incoming)
-        unsafe shard.pointee.note(table.slotsLocation)
-      }
-      unsafe other.shard(at: position).pointee.table.withLock { swap(&$0, &incoming) }
+      var table = RecordTable()
+      other.exchange(&table, shard: position)
+      exchange(&table, shard: position)
+      other.exchange(&table, shard: position)
+    }
+    endLoading()
+  }
+
+  private func exchange(_ other: inout RecordTable, shard position: Int) {
+    let shard = unsafe shard(at: position)
+    unsafe shard.pointee.table.withLock { table in
+      swap(&table, &other)
+      unsafe shard.pointee.note(table.slotsLocation)
     }
   }
 

@@ -14,9 +14,11 @@ struct MemoryCommand: ParsableCommand {
     discussion: """
       The nodes are filled, then written to while each of them writes snapshots one after the other, then stopped and \
       started again from their disks, and then written to as fast as they take it while each writes one snapshot, so \
-      slowly that all keys would be overwritten several times meanwhile. After each of these, the most memory that a node's process has had resident so far \
-      (VmHWM) is shown for the node with the most, beside the bound: one and a half times its keys and values, and \
-      128 MiB. Exits with 3 if it is exceeded.
+      slowly that all keys would be overwritten several times meanwhile. Then they are started once more, and a follower is \
+      frozen while all keys are overwritten, so that it has to be sent the state when it goes on, in place of the one that \
+      it holds (not with one node). After each of these, the most memory that a node's process has had resident so far \
+      (VmHWM) is shown for the node with the most, or that follower, beside the bound: one and a half times its keys and \
+      values, and 128 MiB. Exits with 3 if it is exceeded.
       """)
 
   @OptionGroup var state: StateOptions
@@ -107,6 +109,11 @@ struct MemoryCommand: ParsableCommand {
       on: target, history: Self.noHistory)
     let finished = try meanwhile.finish()
     phases.append(try measure("overwritten \(overwrites) times, \(finished) snapshots", target))
+    if state.nodes > 1 {
+      target.shutdown()
+      target = try ProcessTargetFactory().start(cluster, in: folder.path)
+      phases.append(try measureCatchingUp(target))
+    }
     try show(
       Results(
         memory: .init(
@@ -127,9 +134,30 @@ struct MemoryCommand: ParsableCommand {
       durationNanoseconds: UInt64(seconds * 1e9), operationLimit: limit, seed: 1, client: limit == nil ? 2 : 1)
   }
 
-  private func measure(_ name: String, _ target: ProcessTarget) throws -> Results.Phase {
+  /// Freezes a follower until the entries that it would need are not held any more, and lets it be sent the state.
+  private func measureCatchingUp(_ target: ProcessTarget) throws -> Results.Phase {
     _ = try target.replicaHashes(deadlineNanoseconds: cweir_monotonic_nanoseconds() + 60_000_000_000)
-    let reports = try target.children.map { try $0.report() }
+    guard let leader = try target.leader(deadlineNanoseconds: cweir_monotonic_nanoseconds() + 30_000_000_000),
+      let follower = target.children.first(where: { $0 !== leader })
+    else { throw TargetError("nobody leads") }
+    let before = try follower.report().snapshotsInstalled
+    follower.setStopped(true)
+    defer { follower.setStopped(false) }
+    _ = try LoadGenerator.run(
+      plan("overwrite", state.preload, .closed(outstanding: 1024), limit: UInt64(state.keys), 300),
+      on: LeaderOnly(target, leader), history: Self.noHistory)
+    follower.setStopped(false)
+    var phase = try measure("a follower that was sent it", target, [follower])
+    // A small state is no more than the log that a leader holds in any case.
+    if try follower.report().snapshotsInstalled == before { phase.name = "a follower, by the log" }
+    return phase
+  }
+
+  private func measure(
+    _ name: String, _ target: ProcessTarget, _ children: [ChildNode]? = nil
+  ) throws -> Results.Phase {
+    _ = try target.replicaHashes(deadlineNanoseconds: cweir_monotonic_nanoseconds() + 60_000_000_000)
+    let reports = try (children ?? target.children).map { try $0.report() }
     guard let most = reports.max(by: { $0.peakResidentBytes < $1.peakResidentBytes }) else {
       throw UsageError("there are no nodes")
     }

@@ -119,23 +119,3 @@ struct StoppedPeer: ParsableCommand {
     return (line?.split(separator: " ").compactMap { UInt64($0) }.first ?? 0) * 1024
   }
 }
-
-/// The target without the questions that a frozen child would not answer.
-private final class LeaderOnly: Target {
-  let name = "processes"
-  private let target: ProcessTarget
-  private let leader: ChildNode
-
-  init(_ target: ProcessTarget, _ leader: ChildNode) {
-    self.target = target
-    self.leader = leader
-  }
-
-  func makeSession(worker: Int, readMode: ReadMode) throws -> any TargetSession {
-    try ProcessSession(target: target, readMode: readMode, connectionCount: 1, leader: leader)
-  }
-
-  func counters() -> TargetCounters { TargetCounters() }
-  func replicaHashes(deadlineNanoseconds: UInt64) throws -> [ReplicaHash] { [] }
-  func shutdown() {}
-}

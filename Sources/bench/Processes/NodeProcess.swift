@@ -87,7 +87,10 @@ struct NodeProcess: ParsableCommand {
   }
 
   private func serve(_ node: Node, _ gossip: GossipMembership) throws {
-    let snapshots = WrittenSnapshots()
+    let snapshots = CountedSnapshots()
+    _ = node.observe { event in
+      if case .snapshotInstalled = event { snapshots.installed.wrappingAdd(1, ordering: .releasing) }
+    }
     while let line = readLine() {
       let words = line.split(separator: " ").map(String.init)
       switch words.first {
@@ -128,9 +131,10 @@ struct NodeProcess: ParsableCommand {
   private static func say(_ line: String) { FileHandle.standardOutput.write(Data((line + "\n").utf8)) }
 }
 
-/// How many snapshots were written because they were asked for.
-final class WrittenSnapshots: Sendable {
+/// How many snapshots were written because they were asked for, and how many came from a leader.
+final class CountedSnapshots: Sendable {
   let count = Atomic<UInt64>(0)
+  let installed = Atomic<UInt64>(0)
   /// Those that could not be: one was being written already.
   let refused = Atomic<UInt64>(0)
 }
@@ -151,6 +155,8 @@ struct NodeReport: Codable {
   var peakResidentBytes: UInt64
   var snapshots: UInt64
   var snapshotsRefused: UInt64
+  /// States of a leader that took the place of this node's own.
+  var snapshotsInstalled: UInt64
   var processCPUNanoseconds: UInt64
   var messagesSent: UInt64
   var bytesSent: UInt64
@@ -164,9 +170,10 @@ struct NodeReport: Codable {
   /// Why the node has ended, if it has.
   var failure: String?
 
-  init(of node: Node, _ gossip: GossipStatistics, _ snapshots: WrittenSnapshots) {
+  init(of node: Node, _ gossip: GossipStatistics, _ snapshots: CountedSnapshots) {
     self.snapshots = snapshots.count.load(ordering: .acquiring)
     snapshotsRefused = snapshots.refused.load(ordering: .acquiring)
+    snapshotsInstalled = snapshots.installed.load(ordering: .acquiring)
     let status = node.status
     let counters = node.counters
     id = node.id
