@@ -83,6 +83,19 @@ public final class KeyValueStore: @unchecked Sendable {
     unsafe shard(at: Int(truncatingIfNeeded: hash >> shardShift))
   }
 
+  /// Calls `body` with a shard's table while it is locked.
+  @unsafe
+  @inline(__always)
+  private func locked<Result>(
+    _ shard: UnsafeMutablePointer<Shard>, _ body: (inout RecordTable) -> Result
+  ) -> Result {
+    // The lock lets nothing out of itself that it does not know to be sendable.
+    var result: Result?
+    unsafe shard.pointee.table.withLock { result = body(&$0) }
+    guard let result else { preconditionFailure("the lock runs its closure") }
+    return result
+  }
+
   // MARK: Reading, on any thread
 
   /// The value of `key`, or nil; nil of every key while `isLoading`, which whoever answers others tells apart with `read`.
@@ -97,12 +110,15 @@ public final class KeyValueStore: @unchecked Sendable {
   /// - Returns: what `body` returns; nil, without calling it, while there is no state to read from (`isLoading`).
   public func read<Result>(_ key: RawSpan, _ body: (RawSpan?) -> Result) -> Result? {
     let hash = ByteHash.hash(key, seed: hashSeed)
-    var result: Result?
-    unsafe shard(of: hash).pointee.table.withLock { table in
-      guard !loading.load(ordering: .relaxed) else { return }
-      result = table.read(key: key, hash: hash, body)
+    return look(hash) { $0.read(key: key, hash: hash, body) }
+  }
+
+  /// Looks into the table where keys with this hash lie, while it is locked; nil while there is no state to read from.
+  @inline(__always)
+  private func look<Result>(_ hash: UInt64, _ body: (borrowing RecordTable) -> Result) -> Result? {
+    unsafe locked(shard(of: hash)) { table in
+      loading.load(ordering: .relaxed) ? nil : body(table)
     }
-    return result
   }
 
   /// Reads a batch of keys of the same length, which lie one behind the other in `keys`, and calls `body` with each
@@ -139,13 +155,10 @@ public final class KeyValueStore: @unchecked Sendable {
       for place in 0..<group {
         let offset = (first + place) * keyBytes
         let key = keys.extracting(offset..<offset + keyBytes)
-        unsafe shard(of: hashes[place]).pointee.table.withLock { table in
-          guard !loading.load(ordering: .relaxed) else {
-            isComplete = false
-            return
-          }
+        let read: Void? = look(hashes[place]) { table in
           table.read(key: key, hash: hashes[place]) { body(first + place, $0) }
         }
+        if read == nil { isComplete = false }
       }
       first += group
     }
@@ -159,12 +172,7 @@ public final class KeyValueStore: @unchecked Sendable {
   /// - Returns: what `body` returns; nil, without calling it, while there is no state to read from (`isLoading`).
   public func lookUp<Result>(_ key: RawSpan, _ body: (RawSpan?, UInt64) -> Result) -> Result? {
     let hash = ByteHash.hash(key, seed: hashSeed)
-    var result: Result?
-    unsafe shard(of: hash).pointee.table.withLock { table in
-      guard !loading.load(ordering: .relaxed) else { return }
-      result = table.lookUp(key: key, hash: hash, body)
-    }
-    return result
+    return look(hash) { $0.lookUp(key: key, hash: hash, body) }
   }
 
   /// Looks keys up as they are at one moment: no command falls between two of them. Calls `body` with each one's position,
@@ -319,13 +327,8 @@ public final class KeyValueStore: @unchecked Sendable {
   /// Changes the table where keys with this hash lie.
   @inline(__always)
   private func change<Result>(_ hash: UInt64, _ body: (inout RecordTable) -> Result) -> Result {
-    var result: Result?
     let shard = unsafe shard(of: hash)
-    unsafe shard.pointee.table.withLock { table in
-      result = unsafe change(&table, of: shard, body)
-    }
-    guard let result else { preconditionFailure("the lock runs its closure") }
-    return result
+    return unsafe locked(shard) { unsafe change(&$0, of: shard, body) }
   }
 
   /// Changes a table that is locked, and notes what others see of it without the lock. What a capture under way still
@@ -462,15 +465,12 @@ public final class KeyValueStore: @unchecked Sendable {
   }
 
   private func withCapture<Result>(shard position: Int, _ body: (inout RecordTable) -> Result) -> Result {
-    var result: Result?
-    var released = 0
-    unsafe shard(at: position).pointee.table.withLock { table in
-      released = table.preservedBytes
-      result = body(&table)
-      released -= table.preservedBytes
+    let (result, released) = unsafe locked(shard(at: position)) { table in
+      let before = table.preservedBytes
+      let result = body(&table)
+      return (result, before - table.preservedBytes)
     }
     if released != 0 { preservedTotal.wrappingSubtract(released, ordering: .relaxed) }
-    guard let result else { preconditionFailure("the lock runs its closure") }
     return result
   }
 
