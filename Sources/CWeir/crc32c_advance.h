@@ -54,6 +54,27 @@ static inline uint64_t load(const uint8_t *bytes) {
 
 static inline void store(uint8_t *bytes, uint64_t word) { memcpy(bytes, &word, 8); }
 
+// What of `count` bytes is no whole word: up to 7 bytes, behind which both places are left.
+CWEIR_TARGET static inline __attribute__((always_inline)) uint64_t
+advance_below_word(uint64_t crc, uint8_t **to, const uint8_t **from, size_t count, int copies) {
+  if (count & 4) {
+    uint32_t half;
+    memcpy(&half, *from, 4);
+    crc = CRC32(crc, half);
+    if (copies) {
+      memcpy(*to, &half, 4);
+      *to += 4;
+    }
+    *from += 4;
+  }
+#pragma clang loop unroll(disable) vectorize(disable)
+  for (count &= 3; count > 0; count--, ++*from) {
+    crc = CRC8(crc, **from);
+    if (copies) *(*to)++ = **from;
+  }
+  return crc;
+}
+
 // Goes on from the raw (inverted) state `crc`; copies what it reads to `to` unless that is null.
 CWEIR_TARGET static inline __attribute__((always_inline)) uint32_t
 advance(uint64_t crc, uint8_t *to, const uint8_t *from, size_t count, int copies) {
@@ -87,22 +108,7 @@ advance(uint64_t crc, uint8_t *to, const uint8_t *from, size_t count, int copies
       to += 8;
     }
   }
-  if (count >= 4) {
-    uint32_t half;
-    memcpy(&half, from, 4);
-    crc = CRC32(crc, half);
-    if (copies) {
-      memcpy(to, &half, 4);
-      to += 4;
-    }
-    from += 4;
-    count -= 4;
-  }
-  for (; count > 0; count--, from++) {
-    crc = CRC8(crc, *from);
-    if (copies) *to++ = *from;
-  }
-  return (uint32_t)crc;
+  return (uint32_t)advance_below_word(crc, &to, &from, count, copies);
 }
 #endif
 
@@ -162,21 +168,7 @@ advance_wide(uint64_t crc, uint8_t *to, const uint8_t *from, size_t count, int c
       to += 8;
     }
   }
-  if (front & 4) {
-    uint32_t half;
-    memcpy(&half, from, 4);
-    crc = _mm_crc32_u32((uint32_t)crc, half);
-    if (copies) {
-      memcpy(to, &half, 4);
-      to += 4;
-    }
-    from += 4;
-  }
-#pragma clang loop unroll(disable) vectorize(disable)
-  for (front &= 3; front > 0; front--, from++) {
-    crc = _mm_crc32_u8((uint32_t)crc, *from);
-    if (copies) *to++ = *from;
-  }
+  crc = advance_below_word(crc, &to, &from, front, copies);
   // Nearly all frames are that short: straight on, without a loop.
   if (count == 64) return advance_chunks((uint32_t)crc, to, from, 1, copies);
   if (count == 128) return advance_chunks((uint32_t)crc, to, from, 2, copies);

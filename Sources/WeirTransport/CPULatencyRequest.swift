@@ -39,6 +39,13 @@ public final class CPULatencyRequest: Sendable {
     }
   }
 
+  /// The same of an option that may be left out: nil then, and nothing is asked of the machine.
+  /// - Throws: `CPULatencyError`.
+  public static func asked(_ microseconds: Int32?) throws(CPULatencyError) -> CPULatencyRequest? {
+    guard let microseconds else { return nil }
+    return try CPULatencyRequest(microseconds: microseconds)
+  }
+
   deinit { close(descriptor) }
 }
 

@@ -133,10 +133,10 @@ final class SnapshotArrival {
   /// Chunks that the sink has and has not answered.
   private var pendingChunks = 0
   /// The end has come: on some connection, and on the one that there is.
-  private(set) var isEnding = false
+  private var isEnding = false
   private var isEndAwaited = false
   /// The start of a connection is not answered: chunks that came on the one before are still pending.
-  private(set) var isStartAwaited = false
+  private var isStartAwaited = false
   /// What became of it, once that is known.
   private var outcome: SnapshotProgress.Verdict?
   /// When to give it up, where there is no connection.

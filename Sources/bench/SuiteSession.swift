@@ -4,6 +4,7 @@ import Load
 import Measure
 import Report
 import WeirCache
+import WeirTransport
 
 /// One bench from its plan to its exit code.
 enum SuiteSession {
@@ -34,7 +35,7 @@ enum SuiteSession {
     let machine = MachineReader.fingerprint()
     try checkWritable(options)
     try options.storage.checkWritable()
-    let idleStates = try options.eventLoop.requestCPULatency()
+    let idleStates = try CPULatencyRequest.asked(options.eventLoop.cpuLatency)
     defer { withExtendedLifetime(idleStates) {} }
     let factory = try factory ?? clusterFactory(options.eventLoop)
     let interrupts = Interrupts()

@@ -8,72 +8,60 @@ import WeirCore
 @Suite struct TCPTransportTests {
   @Test(arguments: ReadinessMechanism.allCases, [0, 50_000] as [UInt64])
   func messagesArriveInOrderBothWays(mechanism: ReadinessMechanism, repoll: UInt64) throws {
-    let first = try Endpoint(1, mechanism: mechanism, repoll: repoll)
-    let second = try Endpoint(2, mechanism: mechanism, repoll: repoll)
-    connectPair(first, second)
-    defer {
-      first.stop()
-      second.stop()
-    }
-    #expect(eventually { first.seen.withLock { $0.connected == [2] } && second.seen.withLock { $0.connected == [1] } })
-    let rounds = 200
-    for round in 0..<rounds {
-      first.perform { $0.send(makeAppend(from: 1, to: 2, index: UInt64(round * 7), count: 7)) }
-      second.perform { transport in
-        var answer = Message(type: .appendResponse, to: 1, from: 2, term: UInt64(round + 1))
-        answer.index = UInt64(round)
-        transport.send(answer)
+    try withConnectedPair(
+      Endpoint(1, mechanism: mechanism, repoll: repoll), Endpoint(2, mechanism: mechanism, repoll: repoll)
+    ) { first, second in
+      #expect(
+        eventually { first.seen.withLock { $0.connected == [2] } && second.seen.withLock { $0.connected == [1] } })
+      let rounds = 200
+      for round in 0..<rounds {
+        first.perform { $0.send(makeAppend(from: 1, to: 2, index: UInt64(round * 7), count: 7)) }
+        second.perform { transport in
+          var answer = Message(type: .appendResponse, to: 1, from: 2, term: UInt64(round + 1))
+          answer.index = UInt64(round)
+          transport.send(answer)
+        }
       }
+      #expect(eventually { second.seen.withLock { $0.messages.count } == rounds })
+      #expect(eventually { first.seen.withLock { $0.messages.count } == rounds })
+      #expect(second.seen.withLock { $0.messages.map(\.index) } == (0..<rounds).map { UInt64($0 * 7) })
+      #expect(first.seen.withLock { $0.messages.map(\.index) } == (0..<rounds).map { UInt64($0) })
+      let payloads = second.seen.withLock { seen in
+        var total = 0
+        for message in seen.messages { message.entries.forEach { _, payload in total += payload.byteCount } }
+        return total
+      }
+      #expect(payloads == rounds * 7 * 128)
     }
-    #expect(eventually { second.seen.withLock { $0.messages.count } == rounds })
-    #expect(eventually { first.seen.withLock { $0.messages.count } == rounds })
-    #expect(second.seen.withLock { $0.messages.map(\.index) } == (0..<rounds).map { UInt64($0 * 7) })
-    #expect(first.seen.withLock { $0.messages.map(\.index) } == (0..<rounds).map { UInt64($0) })
-    let payloads = second.seen.withLock { seen in
-      var total = 0
-      for message in seen.messages { message.entries.forEach { _, payload in total += payload.byteCount } }
-      return total
-    }
-    #expect(payloads == rounds * 7 * 128)
   }
 
   @Test(arguments: ReadinessMechanism.allCases)
   func framesLargerThanTheReceiveBufferPass(mechanism: ReadinessMechanism) throws {
-    let first = try Endpoint(1, mechanism: mechanism)
-    let second = try Endpoint(2, mechanism: mechanism) { $0.receiveBufferBytes = 16 << 10 }
-    connectPair(first, second)
-    defer {
-      first.stop()
-      second.stop()
-    }
-    #expect(eventually { first.seen.withLock { $0.connected == [2] } })
-    for round in 0..<8 as Range<UInt64> {
-      first.perform {
-        $0.send(makeAppend(from: 1, to: 2, index: round * 3, count: 3, payloadBytes: Int(round) * 100_000))
+    try withConnectedPair(
+      Endpoint(1, mechanism: mechanism), Endpoint(2, mechanism: mechanism) { $0.receiveBufferBytes = 16 << 10 }
+    ) { first, second in
+      for round in 0..<8 as Range<UInt64> {
+        first.perform {
+          $0.send(makeAppend(from: 1, to: 2, index: round * 3, count: 3, payloadBytes: Int(round) * 100_000))
+        }
       }
+      #expect(eventually { second.seen.withLock { $0.messages.count } == 8 })
+      let sizes = second.seen.withLock { $0.messages.map(\.entries.byteCount) }
+      #expect(sizes == (0..<8).map { 3 * EntryFrame.occupiedBytes(payloadBytes: $0 * 100_000) })
     }
-    #expect(eventually { second.seen.withLock { $0.messages.count } == 8 })
-    let sizes = second.seen.withLock { $0.messages.map(\.entries.byteCount) }
-    #expect(sizes == (0..<8).map { 3 * EntryFrame.occupiedBytes(payloadBytes: $0 * 100_000) })
   }
 
   @Test func manyMessagesOfOneTurnLeaveInFewWrites() throws {
-    let first = try Endpoint(1)
-    let second = try Endpoint(2)
-    connectPair(first, second)
-    defer {
-      first.stop()
-      second.stop()
+    try withConnectedPair(Endpoint(1), Endpoint(2)) { first, second in
+      let before = first.seen.withLock { $0.counters }
+      first.perform { transport in
+        for index in 0..<100 as Range<UInt64> { transport.send(makeAppend(from: 1, to: 2, index: index, count: 1)) }
+      }
+      #expect(eventually { second.seen.withLock { $0.messages.count } == 100 })
+      #expect(eventually { first.seen.withLock { $0.counters.messagesSent } == before.messagesSent + 100 })
+      let after = first.seen.withLock { $0.counters }
+      #expect(after.writeCalls - before.writeCalls <= 2)
     }
-    #expect(eventually { first.seen.withLock { $0.connected == [2] } })
-    let before = first.seen.withLock { $0.counters }
-    first.perform { transport in
-      for index in 0..<100 as Range<UInt64> { transport.send(makeAppend(from: 1, to: 2, index: index, count: 1)) }
-    }
-    #expect(eventually { second.seen.withLock { $0.messages.count } == 100 })
-    #expect(eventually { first.seen.withLock { $0.counters.messagesSent } == before.messagesSent + 100 })
-    let after = first.seen.withLock { $0.counters }
-    #expect(after.writeCalls - before.writeCalls <= 2)
   }
 
   @Test func nodesOfOtherClustersVersionsOrAddressesAreRefused() throws {
@@ -116,23 +104,19 @@ import WeirCore
   }
 
   @Test func whoClaimsTheIdOfALiveNodeIsRefused() throws {
-    let first = try Endpoint(1) { $0.impostorWindowNanoseconds = 60_000_000_000 }
-    let second = try Endpoint(2)
-    connectPair(first, second)
-    defer {
-      first.stop()
-      second.stop()
+    try withConnectedPair(
+      Endpoint(1) { $0.impostorWindowNanoseconds = 60_000_000_000 }, Endpoint(2)
+    ) { first, second in
+      let socket = try RawClient(first.address)
+      socket.write(Hello(channel: .messages, clusterID: 77, from: 2, to: 1, instance: 12345).encoded())
+      #expect(Hello(parsing: socket.read(Hello.bytes))?.verdict == .impostor)
+      #expect(first.lines.contains("same id is connected already"))
+      let own = try RawClient(first.address)
+      own.write(Hello(channel: .messages, clusterID: 77, from: 1, to: 1, instance: 12345).encoded())
+      #expect(Hello(parsing: own.read(Hello.bytes))?.verdict == .impostor)
+      second.perform { $0.send(Message(type: .vote, to: 1, from: 2, term: 3)) }
+      #expect(eventually { first.seen.withLock { $0.messages.map(\.term) } == [3] })
     }
-    #expect(eventually { first.seen.withLock { $0.connected == [2] } })
-    let socket = try RawClient(first.address)
-    socket.write(Hello(channel: .messages, clusterID: 77, from: 2, to: 1, instance: 12345).encoded())
-    #expect(Hello(parsing: socket.read(Hello.bytes))?.verdict == .impostor)
-    #expect(first.lines.contains("same id is connected already"))
-    let own = try RawClient(first.address)
-    own.write(Hello(channel: .messages, clusterID: 77, from: 1, to: 1, instance: 12345).encoded())
-    #expect(Hello(parsing: own.read(Hello.bytes))?.verdict == .impostor)
-    second.perform { $0.send(Message(type: .vote, to: 1, from: 2, term: 3)) }
-    #expect(eventually { first.seen.withLock { $0.messages.map(\.term) } == [3] })
   }
 
   @Test func bytesThatAreNoHelloEndTheConnection() throws {
@@ -228,89 +212,59 @@ import WeirCore
 
   @Test(arguments: [0, 1, 300_000, 3_000_000])
   func snapshotsTravelBesideTheMessages(size: Int) throws {
-    let first = try Endpoint(1)
-    let second = try Endpoint(2)
-    connectPair(first, second)
-    defer {
-      first.stop()
-      second.stop()
+    try withConnectedPair(Endpoint(1), Endpoint(2)) { first, second in
+      let data = (0..<size).map { UInt8(truncatingIfNeeded: $0 &* 31) }
+      first.sendSnapshot(data)
+      #expect(eventually { first.seen.withLock { $0.snapshotsSent == [true] } })
+      second.seen.withLock { seen in
+        #expect(seen.snapshots.count == 1)
+        #expect(seen.snapshots.first?.data == data)
+        #expect(seen.snapshots.first?.message.snapshot?.metadata.index == 99)
+      }
+      #expect(first.seen.withLock { $0.connected == [2] })
     }
-    #expect(eventually { first.seen.withLock { $0.connected == [2] } })
-    let data = (0..<size).map { UInt8(truncatingIfNeeded: $0 &* 31) }
-    first.sendSnapshot(data)
-    #expect(eventually { first.seen.withLock { $0.snapshotsSent == [true] } })
-    second.seen.withLock { seen in
-      #expect(seen.snapshots.count == 1)
-      #expect(seen.snapshots.first?.data == data)
-      #expect(seen.snapshots.first?.message.snapshot?.metadata.index == 99)
-    }
-    #expect(first.seen.withLock { $0.connected == [2] })
   }
 
   @Test("A snapshot whose connection breaks, seen by either side first, goes on where it was", arguments: [1, 2])
   func snapshotsAreResumed(breaker: NodeID) throws {
-    let first = try Endpoint(1)
-    let second = try Endpoint(2)
-    connectPair(first, second)
-    defer {
-      first.stop()
-      second.stop()
-    }
-    #expect(eventually { first.seen.withLock { $0.connected == [2] } })
-    // No two pieces of it are equal.
-    var data = [UInt8](repeating: 0, count: 12_000_000)
-    for block in 0..<12000 {
-      data[block * 1000] = UInt8(truncatingIfNeeded: block)
-      data[block * 1000 + 1] = UInt8(truncatingIfNeeded: block >> 8)
-    }
-    // Further apart, and further from the end, than a window: what is under way when one comes does not reach the next, at
-    // which there might be no connection to break.
-    let breaks = Mutex([8_000_000, 4_500_000, 1_000_000])
-    let breaking = breaker == 1 ? first : second
-    second.onSnapshotBytes.withLock {
-      $0 = { count in
-        let isDue = breaks.withLock { breaks in
-          guard let next = breaks.last, next <= count else { return false }
-          breaks.removeLast()
-          return true
-        }
-        guard isDue else { return }
-        // In the next turn of a loop without which the transfer does not go on: it has not ended by then.
-        breaking.post { transport in
-          guard let transport = transport as? TCPTransport else { return }
-          for connection in Array(transport.connections.values) where connection.purpose == .snapshots {
-            transport.lose(connection, nil)
+    try withConnectedPair(Endpoint(1), Endpoint(2)) { first, second in
+      let data = distinctData(kilobytes: 12_000)
+      // Further apart, and further from the end, than a window: what is under way when one comes does not reach the next, at
+      // which there might be no connection to break.
+      let breaks = Mutex([8_000_000, 4_500_000, 1_000_000])
+      let breaking = breaker == 1 ? first : second
+      second.onSnapshotBytes.withLock {
+        $0 = { count in
+          let isDue = breaks.withLock { breaks in
+            guard let next = breaks.last, next <= count else { return false }
+            breaks.removeLast()
+            return true
           }
+          guard isDue else { return }
+          // In the next turn of a loop without which the transfer does not go on: it has not ended by then.
+          breaking.post(loseTransfers)
         }
       }
+      first.sendSnapshot(data)
+      #expect(eventually { first.seen.withLock { !$0.snapshotsSent.isEmpty } })
+      #expect(first.seen.withLock { $0.snapshotsSent } == [true])
+      second.seen.withLock { seen in
+        #expect(seen.snapshotsBegun == 1, "it began anew")
+        // Apart: a difference of megabytes takes minutes to print.
+        let isEqual = seen.snapshots.first?.data == data
+        #expect(isEqual)
+      }
+      #expect(breaks.withLock { $0.isEmpty })
+      #expect(snapshotsResumed(second) == 3)
     }
-    first.sendSnapshot(data)
-    #expect(eventually { first.seen.withLock { !$0.snapshotsSent.isEmpty } })
-    #expect(first.seen.withLock { $0.snapshotsSent } == [true])
-    second.seen.withLock { seen in
-      #expect(seen.snapshotsBegun == 1, "it began anew")
-      // Apart: a difference of megabytes takes minutes to print.
-      let isEqual = seen.snapshots.first?.data == data
-      #expect(isEqual)
-    }
-    #expect(breaks.withLock { $0.isEmpty })
-    let resumed = Mutex(UInt64(0))
-    second.perform { transport in resumed.withLock { $0 = transport.counters.snapshotsResumed } }
-    #expect(resumed.withLock { $0 } == 3)
   }
 
   @Test func aSnapshotThatNobodyWantsIsReportedAsFailed() throws {
-    let first = try Endpoint(1)
-    let second = try Endpoint(2)
-    connectPair(first, second)
-    defer {
-      first.stop()
-      second.stop()
+    try withConnectedPair(Endpoint(1), Endpoint(2)) { first, second in
+      second.seen.withLock { $0.wantsSnapshots = false }
+      first.sendSnapshot([1])
+      #expect(eventually { first.seen.withLock { $0.snapshotsSent == [false] } })
     }
-    second.seen.withLock { $0.wantsSnapshots = false }
-    #expect(eventually { first.seen.withLock { $0.connected == [2] } })
-    first.sendSnapshot([1])
-    #expect(eventually { first.seen.withLock { $0.snapshotsSent == [false] } })
   }
 
   @Test func progressOfSnapshotsIsReadAsItWasWritten() {
@@ -340,12 +294,9 @@ import WeirCore
     for mechanism in ReadinessMechanism.allCases {
       let before = openDescriptors()
       for _ in 0..<5 {
-        let first = try Endpoint(1, mechanism: mechanism)
-        let second = try Endpoint(2, mechanism: mechanism)
-        connectPair(first, second)
-        #expect(eventually { first.seen.withLock { $0.connected == [2] } })
-        first.stop()
-        second.stop()
+        try withConnectedPair(
+          Endpoint(1, mechanism: mechanism), Endpoint(2, mechanism: mechanism)
+        ) { _, _ in }
       }
       // Other tests open descriptors of their own meanwhile: only a leak grows with the rounds.
       #expect(eventually { openDescriptors() <= before + 60 })

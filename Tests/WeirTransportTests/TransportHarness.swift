@@ -1,6 +1,7 @@
 import Foundation
 import Logging
 import Synchronization
+import Testing
 import WeirCore
 
 @testable import WeirTransport
@@ -231,4 +232,42 @@ func connectPair(_ first: Endpoint, _ second: Endpoint) {
   second.transport.addPeer(first.id, address: first.address)
   first.start()
   second.start()
+}
+
+/// Connects two endpoints, waits until they are, and stops both after `body`.
+func withConnectedPair(
+  _ first: Endpoint, _ second: Endpoint, _ body: (_ first: Endpoint, _ second: Endpoint) throws -> Void
+) rethrows {
+  connectPair(first, second)
+  defer {
+    first.stop()
+    second.stop()
+  }
+  #expect(eventually { first.seen.withLock { $0.connected == [second.id] } })
+  try body(first, second)
+}
+
+/// Breaks the connections that snapshots travel on. On the loop's queue.
+func loseTransfers(_ transport: any PeerTransport) {
+  guard let transport = transport as? TCPTransport else { return }
+  for connection in Array(transport.connections.values) where connection.purpose == .snapshots {
+    transport.lose(connection, nil)
+  }
+}
+
+/// How many transfers an endpoint has gone on with on another connection.
+func snapshotsResumed(_ endpoint: Endpoint) -> UInt64 {
+  let count = Mutex(UInt64(0))
+  endpoint.perform { transport in count.withLock { $0 = transport.counters.snapshotsResumed } }
+  return count.withLock { $0 }
+}
+
+/// A state of so many thousand bytes, of which no two pieces are equal.
+func distinctData(kilobytes: Int) -> [UInt8] {
+  var data = [UInt8](repeating: 0, count: kilobytes * 1000)
+  for block in 0..<kilobytes {
+    data[block * 1000] = UInt8(truncatingIfNeeded: block)
+    data[block * 1000 + 1] = UInt8(truncatingIfNeeded: block >> 8)
+  }
+  return data
 }

@@ -139,11 +139,7 @@ extension Node {
 
   /// What this node has applied. A node that was given leave to read as a leader may have been sent a state since.
   private func look(up key: [UInt8]) -> Result<[UInt8]?, NodeError> {
-    let value = unsafe store.read(key.span.bytes) { value -> [UInt8]? in
-      guard let value else { return nil }
-      return unsafe value.withUnsafeBytes { unsafe [UInt8]($0) }
-    }
-    guard let value else { return .failure(.loading) }
+    guard let value = store.readCopy(key) else { return .failure(.loading) }
     return .success(value)
   }
 

@@ -99,11 +99,14 @@ public final class KeyValueStore: @unchecked Sendable {
   // MARK: Reading, on any thread
 
   /// The value of `key`, or nil; nil of every key while `isLoading`, which whoever answers others tells apart with `read`.
-  public func get(_ key: [UInt8]) -> [UInt8]? {
+  public func get(_ key: [UInt8]) -> [UInt8]? { readCopy(key) ?? nil }
+
+  /// The value of `key`, or nil within; nil as a whole while there is no state to read from (`isLoading`).
+  func readCopy(_ key: [UInt8]) -> [UInt8]?? {
     unsafe read(key.span.bytes) { value -> [UInt8]? in
       guard let value else { return nil }
       return unsafe value.withUnsafeBytes { unsafe [UInt8]($0) }
-    } ?? nil
+    }
   }
 
   /// Calls `body` with the value of `key`, or nil, while its shard is locked: copy what is needed and return.

@@ -60,12 +60,6 @@ struct EventLoopOptions: ParsableArguments {
       + (repoll > 0 ? "\(repoll) µs" : "off") + (cpuLatency.map { ", idle states of \($0) µs at most" } ?? "")
   }
 
-  /// What keeps the processors' idle states as they were asked for while it lives; nil: nothing was asked.
-  func requestCPULatency() throws(CPULatencyError) -> CPULatencyRequest? {
-    guard let cpuLatency else { return nil }
-    return try CPULatencyRequest(microseconds: cpuLatency)
-  }
-
   var configuration: EventLoopConfiguration {
     EventLoopConfiguration(
       mechanism: mechanism, repollNanoseconds: UInt64(repoll) * 1000, callersDrive: callersDrive,

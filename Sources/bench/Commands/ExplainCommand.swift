@@ -44,7 +44,7 @@ struct Explain: ParsableCommand {
     let interrupts = EndOnInterrupt()
     defer { withExtendedLifetime(interrupts) {} }
     try storage.checkWritable()
-    let idleStates = try eventLoop.requestCPULatency()
+    let idleStates = try CPULatencyRequest.asked(eventLoop.cpuLatency)
     defer { withExtendedLifetime(idleStates) {} }
     let disk = storage.summary()
     let board = StageBoard()

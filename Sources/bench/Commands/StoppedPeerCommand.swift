@@ -50,7 +50,7 @@ struct StoppedPeer: ParsableCommand {
     let interrupts = EndOnInterrupt()
     defer { withExtendedLifetime(interrupts) {} }
     try storage.checkWritable()
-    let idleStates = try eventLoop.requestCPULatency()
+    let idleStates = try CPULatencyRequest.asked(eventLoop.cpuLatency)
     defer { withExtendedLifetime(idleStates) {} }
     let factory = ProcessTargetFactory(eventLoop: eventLoop.configuration)
     let target = try factory.start(

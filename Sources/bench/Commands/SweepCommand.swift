@@ -60,7 +60,7 @@ struct Sweep: ParsableCommand {
     let interrupts = EndOnInterrupt()
     defer { withExtendedLifetime(interrupts) {} }
     try storage.checkWritable()
-    let idleStates = try eventLoop.requestCPULatency()
+    let idleStates = try CPULatencyRequest.asked(eventLoop.cpuLatency)
     defer { withExtendedLifetime(idleStates) {} }
     let machine = MachineReader.fingerprint()
     let groups = try groups()

@@ -104,12 +104,7 @@ struct NodeCommand: ParsableCommand {
       handler.logLevel = level
       return handler
     }
-    let idleStates = try requestCPULatency()
+    let idleStates = try CPULatencyRequest.asked(cpuLatency)
     try withExtendedLifetime(idleStates) { try NodeDaemon(self).run() }
-  }
-
-  private func requestCPULatency() throws(CPULatencyError) -> CPULatencyRequest? {
-    guard let cpuLatency else { return nil }
-    return try CPULatencyRequest(microseconds: cpuLatency)
   }
 }
