@@ -34,6 +34,8 @@ final class LogReplay {
   private let owner: UInt64?
   private let observer: ((LogEvent) -> Void)?
   private let feed: LogFeed?
+  /// What the segments are read through, one after the other.
+  let memory = WindowMemory()
 
   private(set) var log: LogBuffer
   private(set) var tail = LogTail()
@@ -98,6 +100,7 @@ final class LogReplay {
       begin(with: first.header)
       for position in loaded.indices {
         let next = position + 1 < loaded.count ? loaded[position + 1] : nil
+        defer { loaded[position].window.release() }
         guard try replay(loaded[position], next: next, later: loaded[(position + 1)...]) else {
           leftovers += loaded[(position + 1)...].map(\.path)
           break
@@ -144,8 +147,9 @@ final class LogReplay {
         leftovers += loaded.map(\.path)
         loaded.removeAll()
       }
-      let window = try SegmentWindow(file: fileSystem.openForReading(path), path: path)
+      let window = try SegmentWindow(file: fileSystem.openForReading(path), path: path, memory: memory)
       let (header, checksum) = try readHeader(window, path: path, number: number)
+      window.release()
       if let last = loaded.last, last.header.startOffset + UInt64(last.header.capacityBytes) != header.startOffset {
         throw corruption(path, 40, "the segment does not begin where the one before ends")
       }
@@ -410,6 +414,7 @@ final class LogReplay {
   /// What the blocks from `position` on tell: the furthest durable offset that any batch there names, and whether
   /// anything was written there that never became part of the log.
   private func trace(_ segment: Loaded, from position: Int) throws -> (syncedOffset: UInt64, isWritten: Bool) {
+    defer { segment.window.release() }
     var claimed: UInt64 = 0
     var isWritten = false
     var offset = position

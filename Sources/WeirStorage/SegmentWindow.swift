@@ -9,26 +9,43 @@ final class SegmentWindow {
   let path: String
   let fileBytes: Int
   private let file: any File
+  private let memory: WindowMemory
   private var buffer: Slab
   /// Where in `buffer` the byte at `start` lies.
   private var origin = 0
   private var start = 0
   private var count = 0
   private var pending: ReadAhead?
-  /// The buffer for the next window that is read ahead.
-  private var spare: Slab?
 
-  private static var windowBytes: Int { 1 << 20 }
-  /// Room in front of a window that is read ahead, for what was not looked at of the one before.
-  private static var slackBytes: Int { 1 << 20 }
+  private static var windowBytes: Int { WindowMemory.windowBytes }
+  private static var slackBytes: Int { WindowMemory.slackBytes }
+  /// The beginning of a file is read by itself, up to so much: those that read the headers of many files before the first of
+  /// them had a megabyte, and another two that were read ahead, of each (90 MiB for a log of 1.2 GB).
+  private static var headBytes: Int { 64 << 10 }
   /// How many bytes are given out at once, at most.
   static var maximumBytes: Int { 1 << 31 }
 
-  init(file: any File, path: String) throws(FileError) {
+  /// - Parameter memory: shared by windows of which one at a time is read, each of which is released before the next.
+  init(file: any File, path: String, memory: WindowMemory = WindowMemory()) throws(FileError) {
     self.file = file
     self.path = path
+    self.memory = memory
     fileBytes = try file.sizeBytes()
-    buffer = Slab(capacity: min(Self.windowBytes, max(fileBytes, 1)))
+    buffer = memory.none
+  }
+
+  /// Gives the memory back. What is asked for afterwards is read anew.
+  func release() {
+    if let ahead = pending {
+      pending = nil
+      ahead.wait()
+      memory.put(ahead.buffer)
+    }
+    memory.put(buffer)
+    buffer = memory.none
+    origin = 0
+    start = 0
+    count = 0
   }
 
   /// The bytes `offset ..< offset + byteCount`, or as many of them as the file has. Valid until the next call.
@@ -53,14 +70,19 @@ final class SegmentWindow {
 
   private func load(from offset: Int, needed: Int) throws(FileError) {
     if !takeAhead(from: offset, needed: needed) {
-      let wanted = min(max(needed, Self.windowBytes), fileBytes - offset)
+      let isHead = offset == 0 && needed <= Self.headBytes
+      let wanted = isHead ? needed : min(max(needed, Self.windowBytes), fileBytes - offset)
       origin = 0
       start = 0
       count = 0
-      if buffer.capacity < wanted { buffer = Slab(capacity: wanted) }
+      if buffer.capacity < wanted {
+        memory.put(buffer)
+        buffer = memory.take(capacity: wanted)
+      }
       var span = unsafe MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<wanted]))
       count = try file.read(into: &span, at: offset)
       start = offset
+      if isHead { return }
     }
     readAhead()
   }
@@ -69,8 +91,7 @@ final class SegmentWindow {
   private func readAhead() {
     let next = start + count
     guard file is RealFile, count > 0, next < fileBytes else { return }
-    let target = spare ?? Slab(capacity: Self.slackBytes + Self.windowBytes)
-    spare = nil
+    let target = memory.take(capacity: Self.slackBytes + Self.windowBytes)
     let ahead = ReadAhead(
       file: file, offset: next, byteCount: min(Self.windowBytes, fileBytes - next), buffer: target,
       position: Self.slackBytes)
@@ -88,18 +109,42 @@ final class SegmentWindow {
     guard offset >= start, rest >= 0, rest <= Self.slackBytes, ahead.offset == start + count,
       needed <= rest + ahead.count
     else {
-      spare = ahead.buffer
+      memory.put(ahead.buffer)
       return false
     }
     unsafe UnsafeMutableRawBufferPointer(rebasing: ahead.buffer.bytes[Self.slackBytes - rest..<Self.slackBytes])
       .copyMemory(from: buffer.bytes(in: origin + offset - start..<origin + count))
-    // A first window is smaller than those that are read ahead.
-    spare = buffer.capacity >= Self.slackBytes + Self.windowBytes ? buffer : nil
+    memory.put(buffer)
     buffer = ahead.buffer
     origin = Self.slackBytes - rest
     start = offset
     count = rest + ahead.count
     return true
+  }
+}
+
+/// The memory of a window, and of the one that is read ahead meanwhile: used by one window after the other, so that reading
+/// many files takes as much as reading one.
+final class WindowMemory {
+  fileprivate static var windowBytes: Int { 1 << 20 }
+  /// Room in front of a window that is read ahead, for what was not looked at of the one before.
+  fileprivate static var slackBytes: Int { 1 << 20 }
+
+  private var spares: [Slab] = []
+  /// Size in bytes of all that was ever made.
+  private(set) var madeBytes = 0
+  /// What a window has that has read nothing.
+  fileprivate let none = Slab(capacity: 1)
+
+  fileprivate func take(capacity: Int) -> Slab {
+    if let position = spares.firstIndex(where: { $0.capacity >= capacity }) { return spares.remove(at: position) }
+    madeBytes += capacity
+    return Slab(capacity: capacity)
+  }
+
+  /// Keeps what any window can use: first windows may be smaller, and one that a large batch needed is too large to be kept.
+  fileprivate func put(_ slab: Slab) {
+    if slab.capacity == Self.slackBytes + Self.windowBytes, spares.count < 2 { spares.append(slab) }
   }
 }
 

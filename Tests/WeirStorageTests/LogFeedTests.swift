@@ -78,6 +78,24 @@ struct LogFeedTests {
     }
   }
 
+  @Test("a log of many files is read through the memory that one takes")
+  func windows() throws {
+    try withTemporaryDirectory { directory in
+      let options = LogOptions.small(segmentBytes: 3 << 20, sync: .off)
+      let opened = try openLog(RealFileSystem(), options, at: directory)
+      for index in stride(from: 1, to: 8001, by: 100) as StrideTo<UInt64> {
+        opened.log.append(makeEntries(from: index, count: 100, term: 1, payloadBytes: 4096), hardState: nil)
+        try opened.log.commitBatch()
+      }
+      try opened.log.close()
+      let replay = LogReplay(fileSystem: RealFileSystem(), directory: directory, owner: 7)
+      try replay.run()
+      #expect(replay.report.entries == 8000 && replay.segments.count > 10)
+      // 33 MB were read, through two windows that are read ahead by turns and a first one of each file.
+      #expect(replay.memory.madeBytes < 5 << 20 + replay.segments.count * (1 << 16))
+    }
+  }
+
   @Test("a log that contradicts the snapshot is not taken from, and begins anew behind it")
   func contradiction() throws {
     let disk = SimulatedFileSystem()

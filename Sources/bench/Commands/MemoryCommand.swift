@@ -14,8 +14,8 @@ struct MemoryCommand: ParsableCommand {
     discussion: """
       The nodes are filled, then written to while each of them writes snapshots one after the other, then stopped and \
       started again from their disks, and then written to as fast as they take it while each writes one snapshot, so \
-      slowly that all keys would be overwritten several times meanwhile. Then they are started once more, and a follower is \
-      frozen while all keys are overwritten, so that it has to be sent the state when it goes on, in place of the one that \
+      slowly that all keys would be overwritten several times meanwhile. Then they are started once more, with the log of \
+      that behind their snapshots, and a follower is frozen while all keys are overwritten, so that it has to be sent the state when it goes on, in place of the one that \
       it holds (not with one node). After each of these, the most memory that a node's process has had resident so far \
       (VmHWM) is shown for the node with the most, or that follower, beside the bound: one and a half times its keys and \
       values, and 128 MiB. Exits with 3 if it is exceeded.
@@ -112,6 +112,7 @@ struct MemoryCommand: ParsableCommand {
     if state.nodes > 1 {
       target.shutdown()
       target = try ProcessTargetFactory().start(cluster, in: folder.path)
+      phases.append(try measure("started again, with a long log", target))
       phases.append(try measureCatchingUp(target))
     }
     try show(
