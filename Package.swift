@@ -103,8 +103,7 @@ let package = Package(
     .executableTarget(
       name: "weir",
       dependencies: [
-        "WeirCache", "WeirStorage", "WeirTransport", "WeirCore", "Gossip", "HTTPWire", "CJemalloc", argumentParser,
-        logging,
+        "WeirCache", "WeirStorage", "WeirTransport", "WeirCore", "Gossip", "HTTPWire", argumentParser, logging,
       ],
       swiftSettings: common),
 

@@ -15,10 +15,10 @@ struct MemoryCommand: ParsableCommand {
       The nodes are filled, then written to while each of them writes snapshots one after the other, then stopped and \
       started again from their disks, and then written to as fast as they take it while each writes one snapshot, so \
       slowly that all keys would be overwritten several times meanwhile. Then they are started once more, with the log of \
-      that behind their snapshots, and a follower is frozen while all keys are overwritten, so that it has to be sent the state when it goes on, in place of the one that \
-      it holds (not with one node). After each of these, the most memory that a node's process has had resident so far \
-      (VmHWM) is shown for the node with the most, or that follower, beside the bound: one and a half times its keys and \
-      values, and 128 MiB. Exits with 3 if it is exceeded.
+      that behind their snapshots, and a follower is frozen while all keys are overwritten, so that it has to be sent the \
+      state when it goes on, in place of the one that it holds (neither with one node). After each of these, the most \
+      memory that a node's process has had resident so far (VmHWM) is shown for the node with the most, or that follower, \
+      beside the bound: one and a half times its keys and values, and 128 MiB. Exits with 3 if it is exceeded.
       """)
 
   @OptionGroup var state: StateOptions

@@ -20,12 +20,11 @@ final class ChildNode: @unchecked Sendable {
   private let isExpectedToEnd = Atomic<Bool>(false)
   private let status = Mutex<String?>(nil)
 
-  /// What jemalloc is told, where it serves a node's process; it has to know before the process begins.
-  ///
-  /// One arena, for the reason that `cweir_share_malloc_arena` gives for glibc's malloc: 398 MiB for 137 MiB of keys and
-  /// values that were all overwritten 6 times, 280 with one (`bench memory`). And free pages go back after half a second
-  /// instead of ten: a node that starts from a long log had up to 340 MiB resident, and has 255.
-  private static let mallocConfiguration = "narenas:1,dirty_decay_ms:500,muzzy_decay_ms:0"
+  /// What jemalloc is told, where it serves a node's process; it has to know before the process begins: one arena, for the
+  /// reason that `cweir_share_malloc_arena` gives for glibc's malloc. 398 MiB for 137 MiB of keys and values that were all
+  /// overwritten 6 times, 277 with one (`bench memory`). What embeds a node and loads it from threads of its own is left
+  /// several: there one arena costs about a fifth more processor time a write.
+  private static let mallocConfiguration = "narenas:1"
 
   /// Starts it. On a thread that lives as long as the child shall: the kernel ends a child together with the *thread* that
   /// made it.
