@@ -103,7 +103,7 @@ let package = Package(
     .executableTarget(
       name: "weir",
       dependencies: [
-        "WeirCache", "WeirStorage", "WeirTransport", "WeirCore", "Gossip", "HTTPWire", argumentParser, logging,
+        "WeirCache", "WeirStorage", "WeirTransport", "WeirCore", "Gossip", "HTTPWire", "CWeir", argumentParser, logging,
       ],
       swiftSettings: common),
 
