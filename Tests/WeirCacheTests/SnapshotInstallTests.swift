@@ -278,16 +278,25 @@ struct SnapshotInstallTests {
     #expect(try client.ask("TTL", "g0-0").code == "LOADING")
     #expect(try client.ask("DBSIZE").code == "LOADING")
     guard case .bulk(let text) = try client.ask("INFO") else { throw HarnessError("INFO is no text") }
-    #expect(text.contains("loading:1\r\n"))
+    #expect(text.contains("loading:1\r\n") && text.hasSuffix("# Keyspace\r\n"))
     let doors = try HTTPServer(
       handler: NodeAPI(node: node, httpAddress: { _ in nil }),
       configuration: HTTPServerConfiguration(listenAddress: try SocketAddress(host: "127.0.0.1", port: 0)),
       log: quietLog())
     defer { doors.stop() }
     let web = try RawHTTPClient(doors.address)
-    try web.send("GET /get?key=g0-0&consistency=stale HTTP/1.1\r\nHost: h\r\n\r\n")
-    let answer = try web.receive()
+    func get(_ target: String) throws -> RawHTTPClient.Answer {
+      try web.send("GET \(target) HTTP/1.1\r\nHost: h\r\n\r\n")
+      return try web.receive()
+    }
+    let answer = try get("/get?key=g0-0&consistency=stale")
     #expect(answer.code == 503 && answer.fields["retry-after"] == "1")
+    let status = try get("/status").text
+    #expect(status.contains("\"loading\":true"))
+    #expect(!status.contains("\"keys\"") && !status.contains("\"liveBytes\""))
+    let metrics = try get("/metrics").text
+    #expect(metrics.contains("\nweir_state_loading 1\n") && metrics.contains("\nweir_store_memory_bytes "))
+    #expect(!metrics.contains("weir_store_keys") && !metrics.contains("weir_store_live_bytes"))
   }
 
   @Test("There are never two states: the old one is in memory while the new one arrives, and gone before that is read")

@@ -234,13 +234,31 @@ public final class KeyValueStore: @unchecked Sendable {
 
   // MARK: Looking
 
-  /// Number of keys.
+  /// How much it holds; nil while there is no state to count (`isLoading`): what is there of one by then tells how far the
+  /// loading has come, and whoever watches a node would take it for a loss of keys. Shards are counted one after the other,
+  /// so beside commands it is not all of one moment.
+  public var size: StoreSize? {
+    var size = StoreSize()
+    for position in 0..<shardCount {
+      let isCounted = unsafe locked(shard(at: position)) { table in
+        guard !loading.load(ordering: .relaxed) else { return false }
+        size.keys += table.count
+        size.deadlines += table.deadlineCount
+        size.liveBytes += table.liveBytes
+        return true
+      }
+      guard isCounted else { return nil }
+    }
+    return size
+  }
+
+  /// Number of keys, of a part of a state while `isLoading`: to tell others, there is `size`.
   public var count: Int { sum { $0.count } }
 
-  /// Size of all keys and values, in bytes.
+  /// Size of all keys and values, in bytes, of a part of a state while `isLoading`: to tell others, there is `size`.
   public var liveBytes: Int { sum { $0.liveBytes } }
 
-  /// Memory held for them, in bytes.
+  /// Memory held for them, in bytes. True at any time.
   public var memoryBytes: Int { sum { $0.memoryBytes } }
 
   /// Equal on replicas that hold the same keys and values. Meaningful while nothing is being applied.
@@ -523,4 +541,16 @@ public final class KeyValueStore: @unchecked Sendable {
 
   /// An empty store of the same shape.
   func makeEmptyTwin() -> KeyValueStore { KeyValueStore(shardCount: shardCount, hashSeed: hashSeed) }
+}
+
+/// How much a store holds.
+public struct StoreSize: Sendable, Hashable {
+  /// Number of keys.
+  public var keys = 0
+  /// Number of keys that have a deadline.
+  public var deadlines = 0
+  /// Size of all keys and values, in bytes.
+  public var liveBytes = 0
+
+  public init() {}
 }
