@@ -63,6 +63,8 @@ private struct StatusDocument: Encodable {
   var lastIndex: LogIndex
   var holdsLease: Bool
   var isOutOfSpace: Bool
+  /// Why it did not take the state that it was last sent, while it lacks it.
+  var stateRefusal: String?
   var failure: String?
   /// Whether a state from the leader is being put in place: then there is none to read from, nor to count.
   var loading: Bool
@@ -116,7 +118,8 @@ extension NodeAPI {
       id: status.id, role: "\(status.role)", leader: status.leader == NodeID.none ? nil : status.leader,
       term: status.term, commitIndex: status.commitIndex, appliedIndex: status.appliedIndex,
       lastIndex: status.lastIndex, holdsLease: node.holdsLease, isOutOfSpace: node.isOutOfSpace,
-      failure: node.failure, loading: size == nil, keys: size?.keys, liveBytes: size?.liveBytes)
+      stateRefusal: node.stateRefusal, failure: node.failure, loading: size == nil, keys: size?.keys,
+      liveBytes: size?.liveBytes)
   }
 
   func metricsPage() -> HTTPResponse {
@@ -156,6 +159,9 @@ extension NodeAPI {
   private var storeMetrics: [Metric] {
     let size = node.store.size
     let metrics = [
+      Metric(
+        "weir_state_refused", .gauge, node.stateRefusal == nil ? 0 : 1,
+        help: "Whether it lacks a state that it was sent and could not take, for want of space say."),
       Metric(
         "weir_state_loading", .gauge, size == nil ? 1 : 0,
         help: "Whether a state from the leader is being loaded: there is none to read from, nor to count."),
