@@ -268,15 +268,16 @@ private func restored(_ chunks: [[UInt8]], shardCount: Int) throws -> KeyValueSt
       return (one, several, each, store.lookUp(five.span.bytes) { value, _ in value != nil } ?? false)
     }
     #expect(found() == ([5, 1], true, 32, true))
+    #expect(store.size?.keys == 32 && store.size?.liveBytes == 32 * 3)
     store.beginLoading()
     #expect(store.isLoading && store.count == 0 && store.liveBytes == 0)
-    #expect(found() == (nil, false, 0, false))
+    #expect(found() == (nil, false, 0, false) && store.size == nil)
     let restore = StateRestore(into: store)
     for number in keys.dropLast() { try restore.append([1, 0, 0, 0, 1, 0, 0, 0, number, 2]) }
-    #expect(found() == (nil, false, 0, false))
+    #expect(found() == (nil, false, 0, false) && store.count == 31 && store.size == nil)
     try restore.finish()
     store.endLoading()
-    #expect(!store.isLoading && store.count == 31)
+    #expect(!store.isLoading && store.size?.keys == 31 && store.size?.liveBytes == 31 * 2)
     #expect(found() == ([2], true, 32, true))
   }
 

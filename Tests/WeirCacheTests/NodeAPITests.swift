@@ -166,10 +166,12 @@ import WeirTransport
       let document = try #require(try JSONSerialization.jsonObject(with: Data(status.body)) as? [String: Any])
       #expect(document["role"] as? String == "leader" && document["keys"] as? Int == 1)
       #expect(document["liveBytes"] as? Int == 8 && document["leader"] as? UInt64 == doors.leader.id)
+      #expect(document["loading"] as? Bool == false)
       let page = try doors.request("GET", "/metrics")
       #expect(page.fields["content-type"]?.hasPrefix("text/plain; version=0.0.4") == true)
       let lines = page.text.split(separator: "\n")
       #expect(lines.contains("weir_raft_is_leader 1") && lines.contains("weir_store_keys 1"))
+      #expect(lines.contains("weir_state_loading 0") && lines.contains("weir_store_live_bytes 8"))
       // Each sample stands behind its help and its type, and is a name and a number.
       for line in lines where !line.hasPrefix("#") {
         let words = line.split(separator: " ")

@@ -88,30 +88,13 @@ struct NodeStorageTests {
     // What a write that never came to its end has left.
     for position in end..<end + 100 { bytes[position] = 0x77 }
     disk.setContents(of: path, to: bytes)
-    let lines = Mutex<[String]>([])
-    let node = try Self.makeNode(
-      disk, log: Logger(label: "test") { _ in LineHandler { line in lines.withLock { $0.append(line) } } })
+    let lines = LogLines()
+    let node = try Self.makeNode(disk, log: lines.logger)
     defer { node.stop() }
-    let said = lines.withLock { $0 }.filter { $0.contains("torn tail") }
+    let said = lines.all.filter { $0.contains("torn tail") }
     #expect(said.count == 1 && said.first?.contains(path) == true && said.first?.contains("byte \(end)") == true)
     node.start()
     #expect(eventually { node.isLeader && node.store.get(Array("k39".utf8)) != nil })
-  }
-
-  /// Hands on what is said.
-  private struct LineHandler: LogHandler {
-    let take: @Sendable (String) -> Void
-    var metadata = Logger.Metadata()
-    var logLevel = Logger.Level.info
-
-    init(_ take: @escaping @Sendable (String) -> Void) { self.take = take }
-
-    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-      get { metadata[key] }
-      set { metadata[key] = newValue }
-    }
-
-    func log(event: Logging.LogEvent) { take("\(event.message)") }
   }
 
   /// Numbers of the operations that are made to fail: all of the first, then fewer.

@@ -42,7 +42,7 @@ import WeirTransport
 
   @Test(arguments: ReadinessMechanism.allCases, [ReadConsistency.safe, .lease])
   func commandsAreAnsweredAsRedisAnswersThem(mechanism: ReadinessMechanism, consistency: ReadConsistency) throws {
-    try withServers(mechanism: mechanism, adjust: { $0.consistency = consistency }) { cluster, _, servers in
+    try withServers(mechanism: mechanism, adjust: { $0.consistency = consistency }) { cluster, leader, servers in
       let client = try RawRESPClient(servers[0].address)
       for (command, reply) in Self.conversation {
         try client.send(RawRESPClient.encode(command))
@@ -50,6 +50,10 @@ import WeirTransport
       }
       #expect(cluster.waitUntilEven(deadlineNanoseconds: deadline(inSeconds: 60)))
       #expect(Set(cluster.nodes.map(\.store.stateHash)).count == 1)
+      guard case .bulk(let info) = try client.ask("INFO") else { throw HarnessError("INFO is no text") }
+      let (keys, deadlines) = (leader.store.count, leader.store.deadlineCount)
+      #expect(keys > 0 && info.hasSuffix("# Keyspace\r\ndb0:keys=\(keys),expires=\(deadlines)\r\n"))
+      #expect(info.contains("\r\nloading:0\r\n"))
     }
   }
 

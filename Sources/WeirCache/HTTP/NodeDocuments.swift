@@ -63,9 +63,14 @@ private struct StatusDocument: Encodable {
   var lastIndex: LogIndex
   var holdsLease: Bool
   var isOutOfSpace: Bool
+  /// Why it did not take the state that it was last sent, while it lacks it.
+  var stateRefusal: String?
   var failure: String?
-  var keys: Int
-  var liveBytes: Int
+  /// Whether a state from the leader is being put in place: then there is none to read from, nor to count.
+  var loading: Bool
+  /// Left out while loading, as is the next.
+  var keys: Int?
+  var liveBytes: Int?
 }
 
 /// What a change of the membership, or a snapshot, came to.
@@ -108,12 +113,13 @@ extension NodeAPI {
   }
 
   var statusDocument: some Encodable {
-    let status = node.status
+    let (status, size) = (node.status, node.store.size)
     return StatusDocument(
       id: status.id, role: "\(status.role)", leader: status.leader == NodeID.none ? nil : status.leader,
       term: status.term, commitIndex: status.commitIndex, appliedIndex: status.appliedIndex,
       lastIndex: status.lastIndex, holdsLease: node.holdsLease, isOutOfSpace: node.isOutOfSpace,
-      failure: node.failure, keys: node.store.count, liveBytes: node.store.liveBytes)
+      stateRefusal: node.stateRefusal, failure: node.failure, loading: size == nil, keys: size?.keys,
+      liveBytes: size?.liveBytes)
   }
 
   func metricsPage() -> HTTPResponse {
@@ -149,11 +155,22 @@ extension NodeAPI {
     ]
   }
 
+  /// The counts are absent while a state is loaded, so that a graph has a gap there and not a fall to a part of the state.
   private var storeMetrics: [Metric] {
-    [
-      Metric("weir_store_keys", .gauge, Double(node.store.count), help: "Keys held."),
-      Metric("weir_store_live_bytes", .gauge, Double(node.store.liveBytes), help: "Bytes of keys and values."),
-      Metric("weir_store_memory_bytes", .gauge, Double(node.store.memoryBytes), help: "Bytes that holding them takes."),
+    let size = node.store.size
+    let metrics = [
+      Metric(
+        "weir_state_refused", .gauge, node.stateRefusal == nil ? 0 : 1,
+        help: "Whether it lacks a state that it was sent and could not take, for want of space say."),
+      Metric(
+        "weir_state_loading", .gauge, size == nil ? 1 : 0,
+        help: "Whether a state from the leader is being loaded: there is none to read from, nor to count."),
+      Metric("weir_store_memory_bytes", .gauge, Double(node.store.memoryBytes), help: "Bytes that holding keys takes."),
+    ]
+    guard let size else { return metrics }
+    return metrics + [
+      Metric("weir_store_keys", .gauge, Double(size.keys), help: "Keys held."),
+      Metric("weir_store_live_bytes", .gauge, Double(size.liveBytes), help: "Bytes of keys and values."),
     ]
   }
 }

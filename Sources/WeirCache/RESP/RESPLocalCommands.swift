@@ -32,9 +32,12 @@ extension RESPServing {
     case .config: config(words, &connection.output.bytes)
     case .info: RESPReply.appendBulk(infoText, to: &connection.output.bytes)
     case .time: time(&connection.output.bytes)
-    case .dbsize where node.store.isLoading:
-      RESPReply.appendError(Self.loadingText, to: &connection.output.bytes)
-    case .dbsize: RESPReply.appendInteger(Int64(node.store.count), to: &connection.output.bytes)
+    case .dbsize:
+      if let size = node.store.size {
+        RESPReply.appendInteger(Int64(size.keys), to: &connection.output.bytes)
+      } else {
+        RESPReply.appendError(Self.loadingText, to: &connection.output.bytes)
+      }
     case .cluster: cluster(words, &connection.output.bytes)
     default: Self.append(.syntax, to: &connection.output.bytes)
     }
@@ -138,7 +141,9 @@ extension RESPServing {
   }
 
   private var infoText: String {
-    let status = node.status
+    let (status, size) = (node.status, node.store.size)
+    // No line while there is nothing to count: as Redis has none for a database without keys, clients know how to do without.
+    let keyspace = size.map { "db0:keys=\($0.keys),expires=\($0.deadlines)\r\n" } ?? ""
     let seconds = (cweir_monotonic_nanoseconds() &- startNanoseconds) / 1_000_000_000
     return """
       # Server\r
@@ -154,7 +159,7 @@ extension RESPServing {
       maxclients:\(configuration.maximumConnections)\r
       \r
       # Persistence\r
-      loading:\(node.store.isLoading ? 1 : 0)\r
+      loading:\(size == nil ? 1 : 0)\r
       \r
       # Stats\r
       total_commands_processed:\(commandCount)\r
@@ -175,8 +180,7 @@ extension RESPServing {
       cluster_enabled:1\r
       \r
       # Keyspace\r
-      db0:keys=\(node.store.count),expires=\(node.store.deadlineCount)\r
-
+      \(keyspace)
       """
   }
 

@@ -130,6 +130,10 @@ public final class Node: @unchecked Sendable {
   /// Why the node ended by itself, if it did: its storage failed.
   public var failure: String? { published.failure.withLock { $0 } }
 
+  /// Why it did not take the state that its leader last sent, as long as it lacks that: on a full disk it falls behind, and
+  /// takes the state by itself once there is space for it.
+  public var stateRefusal: String? { published.stateRefusal.withLock { $0 } }
+
   /// How fast a snapshot is written at most, in bytes per second.
   public var snapshotBytesPerSecond: Int { configuration.snapshotBytesPerSecond }
 

@@ -27,28 +27,49 @@ extension NodeLoop {
 
   /// Sends the state as it is now in place of the snapshot that the core asked for.
   func sendSnapshot(_ message: Message) {
-    guard !isStateInUse, let term = raft.term(at: appliedIndex) else {
+    let retry = stateRetries[message.to]
+    guard !isStateInUse, retry?.isOver(nowNanoseconds: now) ?? true, let term = raft.term(at: appliedIndex) else {
       return raft.reportSnapshot(message.to, succeeded: false)
     }
     var current = message
     let metadata = SnapshotMetadata(index: appliedIndex, term: term, configuration: configurationState)
     current.attachment = MessageAttachment(snapshot: Snapshot(metadata: metadata))
     isCapturing = true
-    log.info("node \(configuration.id) sends its state at index \(appliedIndex) to node \(message.to)")
+    if retry == nil {
+      log.info("node \(configuration.id) sends its state at index \(appliedIndex) to node \(message.to)")
+    }
     transport.sendSnapshot(current, source: CaptureSource(beginCapture()))
   }
 
   func transportSnapshotSent(_ peer: NodeID, succeeded: Bool) {
     isCapturing = false
-    if !succeeded { log.warning("node \(configuration.id) could not send its state to node \(peer)") }
+    if succeeded { noteSent(to: peer) } else { noteUnsent(to: peer) }
     raft.reportSnapshot(peer, succeeded: succeeded)
     intake.post()
+  }
+
+  private func noteSent(to peer: NodeID) {
+    guard stateRetries.removeValue(forKey: peer) != nil else { return }
+    log.info("node \(configuration.id) has sent its state to node \(peer) at last")
+  }
+
+  /// A peer cannot be reached, or does not take the state. The core asks for the next attempt with the next heartbeat that it
+  /// answers: without a pause, and a word only for the first failure, a full disk over there would have a capture, a
+  /// connection and two lines in the log made here 20 times a second. The pause stays short: a peer that writes a snapshot of
+  /// its own refuses as well, and is through before long; how often its disk is filled in vain it sees to itself.
+  private func noteUnsent(to peer: NodeID) {
+    if stateRetries[peer] == nil {
+      log.warning(
+        "node \(configuration.id) could not send its state to node \(peer). It goes on trying, and says when it has")
+    }
+    stateRetries[peer, default: RetryPause(leastNanoseconds: 50_000_000, mostNanoseconds: 1_000_000_000)]
+      .failed(nowNanoseconds: now)
   }
 
   func transportSnapshotBegan(_ message: Message) -> (any SnapshotSink)? {
     guard let metadata = message.snapshot?.metadata, metadata.index > appliedIndex else { return nil }
     // One at a time, and never beside a capture: putting a state in place would pull the tables from under it.
-    guard !isStateInUse, now >= nextArrivalNanoseconds else { return nil }
+    guard !isStateInUse, refusal?.retry.isOver(nowNanoseconds: now) ?? true else { return nil }
     guard let durable else {
       let sink = ReplacementSink(loop: self, message: message, replacement: StateReplacement(of: store))
       receiving = sink
@@ -62,6 +83,33 @@ extension NodeLoop {
 
   /// Whether the state is being captured, or another one is about to take its place.
   var isStateInUse: Bool { isCapturing || isInstalling || receiving != nil || arrived != nil }
+
+  /// An arriving state cannot be written. A disk without room for it is no reason to end: what this node has is whole, and
+  /// the leader hears that it did not take this. It would send the next one before long, to be written until the disk is
+  /// full again, which costs both their network and this one's disk all that there is room for, each time in vain. So none is
+  /// begun for a while, and for twice as long after each attempt. Not for longer than half a minute: that is how long
+  /// somebody who has made space waits for it to be seen.
+  func arrivalFailed(_ failure: SnapshotFailure, of index: LogIndex) {
+    if let error = failure.fatalError { return fail(error) }
+    var next =
+      refusal
+      ?? StateRefusal(
+        index: index, retry: RetryPause(leastNanoseconds: 1_000_000_000, mostNanoseconds: 30_000_000_000))
+    next.index = index
+    let pause = next.retry.failed(nowNanoseconds: now)
+    refusal = next
+    published.stateRefusal.withLock { $0 = "\(failure)" }
+    log.error(
+      "node \(configuration.id) does not take the state that it is sent: \(failure). What it holds is whole; it takes the next one in \(pause / 1_000_000_000) s at the earliest"
+    )
+  }
+
+  /// Once this node is where the state would have brought it, by another one or by entries, what became of that one is past.
+  func forgetRefusal() {
+    guard let index = refusal?.index, appliedIndex >= index else { return }
+    refusal = nil
+    published.stateRefusal.withLock { $0 = nil }
+  }
 
   /// A whole state has arrived: the core decides whether it is wanted.
   func received(_ message: Message, _ state: ArrivedState) {
@@ -124,6 +172,14 @@ extension NodeLoop {
       unsafe withExtendedLifetime(old) {}
     }
   }
+}
+
+/// A state that was not taken.
+struct StateRefusal {
+  /// Up to where it holds what was committed.
+  var index: LogIndex
+  /// When the next one may begin to arrive.
+  var retry: RetryPause
 }
 
 /// A whole state that has come from a leader.

@@ -98,20 +98,6 @@ extension NodeLoop {
     }
   }
 
-  /// An arriving state cannot be written. A disk without room for it is no reason to end: what this node has is whole, and
-  /// the leader hears that it did not take this. It would send the next one at once, to be written until the disk is full
-  /// again, so for a while none is begun.
-  func arrivalFailed(_ failure: SnapshotFailure) {
-    switch failure {
-    case .storage(.diskFull), .malformed, .outgrown:
-      log.error("node \(configuration.id) does not take the state that it is sent: \(failure)")
-      nextArrivalNanoseconds = now + Self.arrivalPauseNanoseconds
-    case .storage(let error): fail(error)
-    }
-  }
-
-  private static var arrivalPauseNanoseconds: UInt64 { 1_000_000_000 }
-
   /// Writes the state as a snapshot once the log has grown by enough, so that it can be cut.
   func writeSnapshotIfNeeded() {
     guard let durable, durable.schedule.isDue(rank: memberRank, members: memberCount), !isStateInUse,
@@ -163,13 +149,10 @@ extension NodeLoop {
       // Not through the one just written: should that turn out to be damaged, the one before it still finds its log.
       durable?.log.compact(through: oldest.index, term: oldest.term)
     case .failure(let failure):
-      switch failure {
-      // What is being overwritten is not kept beyond a bound: it would be the state a second time. In either case nothing is
-      // lost: the log goes on growing, and the next attempt comes with its next stretch.
-      case .outgrown, .malformed, .storage(.diskFull):
-        log.error("node \(configuration.id) gave up writing its state at index \(metadata.index): \(failure)")
-      case .storage(let error): fail(error)
-      }
+      if let error = failure.fatalError { return fail(error) }
+      // The disk is full, or too much was overwritten meanwhile, which is not kept beyond a bound: it would be the state a
+      // second time. In either case nothing is lost: the log goes on growing, and the next attempt comes with its next stretch.
+      log.error("node \(configuration.id) gave up writing its state at index \(metadata.index): \(failure)")
     }
   }
 

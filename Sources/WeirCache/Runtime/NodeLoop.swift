@@ -68,8 +68,10 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   var arrived: (index: LogIndex, state: ArrivedState)?
   /// An arrived state is taking the place of what the store held.
   var isInstalling = false
-  /// When a state may arrive again, after one that could not be taken.
-  var nextArrivalNanoseconds: UInt64 = 0
+  /// The state that could not be taken, while this node lacks it.
+  var refusal: StateRefusal?
+  /// Members that do not take the state that this leader sends, and when they are asked again.
+  var stateRetries: [NodeID: RetryPause] = [:]
   var isCapturing = false
   /// Who waits for the snapshot that is being written.
   var snapshotRequests: [@Sendable (Result<LogIndex, NodeError>) -> Void] = []
@@ -236,6 +238,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
     expireTransfers()
     repeatTransfers()
     forgetDeparted()
+    forgetRefusal()
     proposeExpiry()
   }
 
@@ -318,6 +321,7 @@ final class NodeLoop: EventLoopHandler, TransportDelegate {
   private func beginLeadership() {
     leadershipTerm = term
     leadershipStartIndex = raft.lastIndex
+    stateRetries.removeAll()
     published.electionsWon.wrappingAdd(1, ordering: .relaxed)
     log.info("node \(configuration.id) leads in term \(term)")
   }

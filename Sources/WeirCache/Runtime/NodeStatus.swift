@@ -67,4 +67,5 @@ final class PublishedState: Sendable {
   let syncs = Atomic<UInt64>(0)
   let isOutOfSpace = Atomic<Bool>(false)
   let failure = Mutex<String?>(nil)
+  let stateRefusal = Mutex<String?>(nil)
 }

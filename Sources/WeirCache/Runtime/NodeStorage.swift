@@ -283,6 +283,14 @@ enum SnapshotFailure: Error, CustomStringConvertible {
     }
   }
 
+  /// What the node has to end for; nil where nothing that it has is in doubt, and another attempt may succeed.
+  var fatalError: StorageError? {
+    switch self {
+    case .storage(.diskFull), .outgrown, .malformed: nil
+    case .storage(let error): error
+    }
+  }
+
   static func of<Value>(_ body: () throws(StorageError) -> Value) throws(SnapshotFailure) -> Value {
     do throws(StorageError) {
       return try body()

@@ -166,7 +166,7 @@ final class SnapshotFileSink: SnapshotSink {
     let completion = completions.removeFirst()
     if case .failure(let failure) = result, !hasFailed {
       hasFailed = true
-      loop?.arrivalFailed(failure)
+      loop?.arrivalFailed(failure, of: message.snapshot?.metadata.index ?? 0)
     }
     completion(result.mapError { $0 as any Error })
   }

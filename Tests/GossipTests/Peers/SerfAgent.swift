@@ -4,7 +4,8 @@ import Testing
 
 @testable import Gossip
 
-/// A serf agent of its own on a loopback address, killed and reaped when it is let go.
+/// A serf agent of its own on a loopback address, killed and reaped when it is let go, and killed with the process that
+/// started it, however that ends.
 final class SerfAgent: Sendable {
   struct MemberStatus: Equatable {
     var status: String
@@ -23,7 +24,7 @@ final class SerfAgent: Sendable {
   let address: GossipAddress
   private let rpc: GossipAddress
   private let folder: URL
-  private let process: Mutex<Process>
+  private let process: Mutex<WatchedProcess>
 
   /// Starts an agent and waits until it answers. To be called on a `TestThread`.
   ///
@@ -58,7 +59,7 @@ final class SerfAgent: Sendable {
 
   private static func start(
     _ name: String, at address: GossipAddress, rpc: GossipAddress, folder: URL, _ options: [String]
-  ) throws -> Process {
+  ) throws -> WatchedProcess {
     let log = folder.appendingPathComponent("log")
     _ = FileManager.default.createFile(atPath: log.path, contents: nil)
     let output = try FileHandle(forWritingTo: log)
@@ -72,19 +73,19 @@ final class SerfAgent: Sendable {
     process.standardOutput = output
     process.standardError = output
     process.standardInput = FileHandle.nullDevice
-    try process.run()
+    let watched = try WatchedProcess(starting: process)
     try output.close()
-    return process
+    return watched
   }
 
   /// Waits until the agent counts itself alive; false if it has ended instead.
-  private static func answers(_ process: Process, rpc: GossipAddress, name: String, folder: URL) throws -> Bool {
+  private static func answers(_ process: WatchedProcess, rpc: GossipAddress, name: String, folder: URL) throws -> Bool {
     do {
       try waitUntil("serf agent \(name) answers", details: { Self.log(in: folder) }) {
         try !process.isRunning || Self.members(at: rpc)[name]?.status == "alive"
       }
     } catch {
-      end(process)
+      process.end()
       try? FileManager.default.removeItem(at: folder)
       throw error
     }
@@ -105,13 +106,7 @@ final class SerfAgent: Sendable {
   }
 
   /// Ends the agent without letting it say goodbye.
-  func kill9() { process.withLock { Self.end($0) } }
-
-  private static func end(_ process: Process) {
-    guard process.isRunning else { return }
-    kill(process.processIdentifier, SIGKILL)
-    process.waitUntilExit()
-  }
+  func kill9() { process.withLock { $0.end() } }
 
   func stop() {
     kill9()
