@@ -166,7 +166,7 @@ import WeirTransport
       let document = try #require(try JSONSerialization.jsonObject(with: Data(status.body)) as? [String: Any])
       #expect(document["role"] as? String == "leader" && document["keys"] as? Int == 1)
       #expect(document["liveBytes"] as? Int == 8 && document["leader"] as? UInt64 == doors.leader.id)
-      #expect(document["loading"] as? Bool == false)
+      #expect(document["isLoading"] as? Bool == false)
       let page = try doors.request("GET", "/metrics")
       #expect(page.fields["content-type"]?.hasPrefix("text/plain; version=0.0.4") == true)
       let lines = page.text.split(separator: "\n")

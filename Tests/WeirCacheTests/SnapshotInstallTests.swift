@@ -95,7 +95,7 @@ struct SnapshotInstallTests {
     let answer = try get("/get?key=g0-0&consistency=stale")
     #expect(answer.code == 503 && answer.fields["retry-after"] == "1")
     let status = try get("/status").text
-    #expect(status.contains("\"loading\":true"))
+    #expect(status.contains("\"isLoading\":true"))
     #expect(!status.contains("\"keys\"") && !status.contains("\"liveBytes\""))
     let metrics = try get("/metrics").text
     #expect(metrics.contains("\nweir_state_loading 1\n") && metrics.contains("\nweir_store_memory_bytes "))

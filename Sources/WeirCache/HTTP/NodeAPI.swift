@@ -23,7 +23,7 @@ import WeirTransport
 ///
 /// Reads take `consistency=safe` (the default), `lease` or `stale`. Only the leader writes, and reads but stale ones: any
 /// other node answers 307 with the same target at the leader, or 503 while it knows of none. A node that is loading a state
-/// from its leader answers stale reads with 503 until it has; `/status` then says `"loading":true`, `/metrics`
+/// from its leader answers stale reads with 503 until it has; `/status` then says `"isLoading":true`, `/metrics`
 /// `weir_state_loading 1`, and neither counts keys.
 ///
 /// A write that was refused has a status of its own (503: it has no effect, and may be repeated); one whose outcome is

@@ -67,7 +67,7 @@ private struct StatusDocument: Encodable {
   var stateRefusal: String?
   var failure: String?
   /// Whether a state from the leader is being put in place: then there is none to read from, nor to count.
-  var loading: Bool
+  var isLoading: Bool
   /// Left out while loading, as is the next.
   var keys: Int?
   var liveBytes: Int?
@@ -118,7 +118,7 @@ extension NodeAPI {
       id: status.id, role: "\(status.role)", leader: status.leader == NodeID.none ? nil : status.leader,
       term: status.term, commitIndex: status.commitIndex, appliedIndex: status.appliedIndex,
       lastIndex: status.lastIndex, holdsLease: node.holdsLease, isOutOfSpace: node.isOutOfSpace,
-      stateRefusal: node.stateRefusal, failure: node.failure, loading: size == nil, keys: size?.keys,
+      stateRefusal: node.stateRefusal, failure: node.failure, isLoading: size == nil, keys: size?.keys,
       liveBytes: size?.liveBytes)
   }
 
