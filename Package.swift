@@ -108,7 +108,7 @@ let package = Package(
       swiftSettings: common),
 
     // Tests mirror the rooms.
-    .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: common),
+    .target(name: "TestSupport", dependencies: [logging], path: "Tests/TestSupport", swiftSettings: common),
     .testTarget(
       name: "WeirCoreTests", dependencies: ["WeirCore", "CWeir", "HotPaths", "CAllocationCounter", "TestSupport"],
       swiftSettings: optimized),

@@ -17,8 +17,11 @@ final class SegmentWindow {
   private var count = 0
   private var pending: ReadAhead?
 
-  private static var windowBytes: Int { WindowMemory.windowBytes }
-  private static var slackBytes: Int { WindowMemory.slackBytes }
+  private static var windowBytes: Int { 1 << 20 }
+  /// Room in front of a window that is read ahead, for what was not looked at of the one before.
+  private static var slackBytes: Int { 1 << 20 }
+  /// Size of the memory of a window that is read ahead.
+  fileprivate static var aheadBytes: Int { slackBytes + windowBytes }
   /// The beginning of a file is read by itself, up to so much: those that read the headers of many files before the first of
   /// them had a megabyte, and another two that were read ahead, of each (90 MiB for a log of 1.2 GB).
   private static var headBytes: Int { 64 << 10 }
@@ -91,7 +94,7 @@ final class SegmentWindow {
   private func readAhead() {
     let next = start + count
     guard file is RealFile, count > 0, next < fileBytes else { return }
-    let target = memory.take(capacity: Self.slackBytes + Self.windowBytes)
+    let target = memory.take(capacity: Self.aheadBytes)
     let ahead = ReadAhead(
       file: file, offset: next, byteCount: min(Self.windowBytes, fileBytes - next), buffer: target,
       position: Self.slackBytes)
@@ -126,10 +129,6 @@ final class SegmentWindow {
 /// The memory of a window, and of the one that is read ahead meanwhile: used by one window after the other, so that reading
 /// many files takes as much as reading one.
 final class WindowMemory {
-  fileprivate static var windowBytes: Int { 1 << 20 }
-  /// Room in front of a window that is read ahead, for what was not looked at of the one before.
-  fileprivate static var slackBytes: Int { 1 << 20 }
-
   private var spares: [Slab] = []
   /// Size in bytes of all that was ever made.
   private(set) var madeBytes = 0
@@ -144,7 +143,7 @@ final class WindowMemory {
 
   /// Keeps what any window can use: first windows may be smaller, and one that a large batch needed is too large to be kept.
   fileprivate func put(_ slab: Slab) {
-    if slab.capacity == Self.slackBytes + Self.windowBytes, spares.count < 2 { spares.append(slab) }
+    if slab.capacity == SegmentWindow.aheadBytes, spares.count < 2 { spares.append(slab) }
   }
 }
 

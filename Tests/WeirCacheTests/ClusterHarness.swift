@@ -28,30 +28,6 @@ func quietLog() -> Logger {
   return log
 }
 
-/// What is said to a logger, so that a test sees what an operator would.
-final class LogLines: Sendable {
-  private let lines = Mutex<[String]>([])
-
-  var all: [String] { lines.withLock { $0 } }
-
-  func count(of text: String) -> Int { all.count { $0.contains(text) } }
-
-  var logger: Logger { Logger(label: "test") { _ in Handler(lines: self) } }
-
-  private struct Handler: LogHandler {
-    let lines: LogLines
-    var metadata = Logger.Metadata()
-    var logLevel = Logger.Level.info
-
-    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-      get { metadata[key] }
-      set { metadata[key] = newValue }
-    }
-
-    func log(event: LogEvent) { lines.lines.withLock { $0.append("\(event.message)") } }
-  }
-}
-
 /// Runs `body` with a cluster that has a leader, and stops it.
 func withCluster(
   _ nodeCount: Int = 3, seed: UInt64 = 1, adjust: (inout NodeConfiguration) -> Void = { _ in },

@@ -3,6 +3,7 @@ import Dispatch
 import Foundation
 import Logging
 import Synchronization
+import TestSupport
 import Testing
 import WeirCore
 import WeirStorage
@@ -89,7 +90,7 @@ struct NodeStorageTests {
     for position in end..<end + 100 { bytes[position] = 0x77 }
     disk.setContents(of: path, to: bytes)
     let lines = LogLines()
-    let node = try Self.makeNode(disk, log: lines.logger)
+    let node = try Self.makeNode(disk, log: lines.logger())
     defer { node.stop() }
     let said = lines.all.filter { $0.contains("torn tail") }
     #expect(said.count == 1 && said.first?.contains(path) == true && said.first?.contains("byte \(end)") == true)

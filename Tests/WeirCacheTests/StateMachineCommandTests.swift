@@ -116,8 +116,8 @@ private struct Model {
     }
     #expect(first.stateHash == second.stateHash)
     #expect(first.count == model.entries.count && second.count == first.count)
-    #expect(first.deadlineCount == model.entries.values.count { $0.deadline != 0 })
-    #expect(second.deadlineCount == first.deadlineCount)
+    #expect(first.size?.deadlines == model.entries.values.count { $0.deadline != 0 })
+    #expect(second.size?.deadlines == first.size?.deadlines)
     #expect(first.liveBytes == model.entries.reduce(0) { $0 + $1.key.count + $1.value.value.count })
   }
 
@@ -141,7 +141,7 @@ private struct Model {
       let options = Command.Options(deadlineMilliseconds: number.isMultiple(of: 2) ? UInt64(number + 1) : 0)
       store.apply(bytes: try Command.encode(.set, key: name(number), value: [1], options: options))
     }
-    #expect(store.deadlineCount == 1000)
+    #expect(store.size?.deadlines == 1000)
     var search = KeyValueStore.ExpirySearch()
     var found: Set<[UInt8]> = []
     for _ in 0..<100 {
@@ -154,7 +154,7 @@ private struct Model {
       }
     }
     #expect(found == Set((0..<1000).filter { $0.isMultiple(of: 2) }.map(name)))
-    #expect(store.count == 1500 && store.deadlineCount == 500)
+    #expect(store.count == 1500 && store.size?.deadlines == 500)
     #expect(store.collectExpired(asOf: 1000, &search, maximumSlots: .max, maximumKeys: .max).isEmpty)
     #expect(store.collectExpired(asOf: 1001, &search, maximumSlots: .max, maximumKeys: .max) == [name(1000)])
   }

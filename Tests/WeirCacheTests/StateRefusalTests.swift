@@ -1,6 +1,7 @@
 import Foundation
 import Logging
 import Synchronization
+import TestSupport
 import Testing
 import WeirCore
 import WeirStorage
@@ -41,7 +42,7 @@ struct StateRefusalTests {
   @Test("Both sides say once, and where it can be looked up, that a state is not taken, and that it is at last")
   func refusedAndTaken() throws {
     let (said, heard) = (LogLines(), LogLines())
-    let leader = try Self.makeNode(1, said.logger) { $0.initialVoters = [1] }
+    let leader = try Self.makeNode(1, said.logger()) { $0.initialVoters = [1] }
     defer { leader.stop() }
     leader.start()
     #expect(eventually { leader.isLeader })
@@ -55,7 +56,7 @@ struct StateRefusalTests {
       refusals.wrappingAdd(1, ordering: .relaxed)
       throw FileError(operation: .write, path: path, code: ENOSPC)
     }
-    let late = try Self.makeNode(2, heard.logger) {
+    let late = try Self.makeNode(2, heard.logger()) {
       $0.storage = .files(directory: "/node-2", sync: .always)
       $0.fileSystem = disk
     }

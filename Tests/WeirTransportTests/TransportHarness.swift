@@ -1,29 +1,11 @@
 import Foundation
 import Logging
 import Synchronization
+import TestSupport
 import Testing
 import WeirCore
 
 @testable import WeirTransport
-
-/// Log lines, so that a test can see what the operator would.
-struct CapturedLog: LogHandler {
-  final class Lines: Sendable {
-    let all = Mutex<[String]>([])
-    func contains(_ text: String) -> Bool { all.withLock { $0.contains { $0.contains(text) } } }
-  }
-
-  let lines: Lines
-  var metadata: Logger.Metadata = [:]
-  var logLevel: Logger.Level = .debug
-
-  subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-    get { metadata[key] }
-    set { metadata[key] = newValue }
-  }
-
-  func log(event: LogEvent) { lines.all.withLock { $0.append("\(event.message)") } }
-}
 
 /// One transport on a loop of its own that records what it reports and runs blocks that a test gives it.
 ///
@@ -51,7 +33,7 @@ final class Endpoint: EventLoopHandler, TransportDelegate, @unchecked Sendable {
   let seen = Mutex(Seen())
   /// Called with how much of a snapshot has arrived, after each piece.
   let onSnapshotBytes = Mutex<(@Sendable (Int) -> Void)?>(nil)
-  let lines = CapturedLog.Lines()
+  let lines = LogLines()
   let loop: any EventLoop
   let id: NodeID
   private(set) var transport: any PeerTransport
@@ -69,7 +51,7 @@ final class Endpoint: EventLoopHandler, TransportDelegate, @unchecked Sendable {
       clusterID: clusterID, nodeID: id, listenAddress: try SocketAddress(host: "127.0.0.1", port: port), seed: 5)
     adjust(&configuration)
     let lines = lines
-    let log = Logger(label: "test") { _ in CapturedLog(lines: lines) }
+    let log = lines.logger(level: .debug)
     let tcp = try TCPTransport(configuration: configuration, loop: loop, log: log)
     address = tcp.address
     transport = tcp

@@ -195,9 +195,6 @@ public final class KeyValueStore: Sendable {
   /// Memory held for them, in bytes. True at any time.
   public var memoryBytes: Int { sum { $0.memoryBytes } }
 
-  /// Number of keys that have a deadline.
-  public var deadlineCount: Int { mayHaveDeadlines.load(ordering: .relaxed) ? sum { $0.deadlineCount } : 0 }
-
   /// Equal on replicas that hold the same keys and values. Meaningful while nothing is being applied.
   public var stateHash: UInt64 {
     var total: UInt64 = 0

@@ -87,18 +87,23 @@ struct StoreShards: ~Copyable, @unchecked Sendable {
   /// vain, no more.
   @inline(__always)
   func prefetchSlot(hash: UInt64) {
-    let shard = unsafe shard(at: position(of: hash))
-    unsafe RecordTable.prefetchSlot(
-      hash, address: shard.pointee.slotsAddress.load(ordering: .relaxed),
-      count: shard.pointee.slotCount.load(ordering: .relaxed))
+    let slots = slots(of: hash)
+    RecordTable.prefetchSlot(hash, address: slots.address, count: slots.count)
   }
 
   /// Begins to fetch the record that this slot refers to, on the thread that changes the tables.
   @inline(__always)
   func prefetchRecord(hash: UInt64) {
+    let slots = slots(of: hash)
+    unsafe RecordTable.prefetchRecord(hash, address: slots.address, count: slots.count)
+  }
+
+  /// Where the slots of the table with this hash's keys lay when that was noted last.
+  @inline(__always)
+  private func slots(of hash: UInt64) -> (address: UInt, count: Int) {
     let shard = unsafe shard(at: position(of: hash))
-    unsafe RecordTable.prefetchRecord(
-      hash, address: shard.pointee.slotsAddress.load(ordering: .relaxed),
-      count: shard.pointee.slotCount.load(ordering: .relaxed))
+    return unsafe (
+      shard.pointee.slotsAddress.load(ordering: .relaxed), shard.pointee.slotCount.load(ordering: .relaxed)
+    )
   }
 }
